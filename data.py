@@ -4,7 +4,19 @@
 
 walks through the chapter on one batch of four pictures, and writes them to samples.png:
 
-    QUOTE
+    CIFAR-10: 50,000 pictures to learn from, 10,000 for the exam
+    classes: 0 plane, 1 car, 2 bird, 3 cat, 4 deer, 5 dog, 6 frog, 7 horse, 8 ship, 9 truck
+
+    one pixel, red green blue, of the first picture
+      in the file:  [245, 237, 226]
+      normalised:   [0.922, 0.859, 0.773]
+
+    a trainloader of 12,500 batches; the first one:
+      images: shape (4, 3, 32, 32), torch.float32, from -0.86 to 1.00
+      labels: shape (4,), torch.int64, [4, 3, 9, 0]
+      names:  deer, cat, truck, plane
+
+    samples.png shows them, left to right
 
 CIFAR-10: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 60,000 colour pictures of 32x32 pixels in ten classes; 50,000 to learn from, 10,000 for the exam.
@@ -94,7 +106,7 @@ def loader(dataset, batch_size, shuffle):
 # ---- Getting the pictures --------------------------------------------------------------------
 
 
-def download(root, urls=MIRRORS):
+def download(root):
     """Bring the CIFAR-10 archive to root/ (unless it lies there, whole) and unpack it.
 
     Raises ConnectionError, saying why, if no address sends the archive, and OSError if root/ can't be written.
@@ -108,7 +120,7 @@ def download(root, urls=MIRRORS):
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(SILENCE)  # torchvision sets no limit: a silent host would hang us for good
         try:
-            for url in urls:
+            for url in MIRRORS:
                 print(f"Downloading CIFAR-10 (170 MB) from {url}", flush=True)
                 try:
                     # Under another name until its MD5 has been checked: half an archive never looks like one.
@@ -120,7 +132,7 @@ def download(root, urls=MIRRORS):
                     print(f"  failed: {why}", flush=True)
             else:
                 raise ConnectionError(f"CIFAR-10 could not be downloaded (the last address: {why}). Try again later, "
-                                      f"or put {CIFAR10.filename} into {root} by hand: see README.md.")
+                                      f"put {CIFAR10.filename} into {root} by hand, or use --dataset stripes.")
         finally:
             socket.setdefaulttimeout(before)
             if os.path.exists(archive + ".part"):
@@ -248,16 +260,10 @@ def imshow(image, path=None, scale=4):
     return picture
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description="Look at one batch of four pictures; writes samples.png.")
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-
+def run(args):
+    """The tutorial's chapter 2, top to bottom."""
     torch.manual_seed(0)  # the same four pictures every time
-    try:
-        name, trainset, testset = load(args.dataset, args.data_dir)
-    except OSError as error:
-        sys.exit(f"data.py: {error}")
+    name, trainset, testset = load(args.dataset, args.data_dir)
     print(f"{name}: {len(trainset):,} pictures to learn from, {len(testset):,} for the exam")
     print("classes:", ", ".join(f"{k} {label}" for k, label in enumerate(trainset.classes)))
 
@@ -275,6 +281,19 @@ def main(argv=None):
 
     imshow(make_grid(images, pad_value=1), "samples.png", scale=8)
     print("\nsamples.png shows them, left to right")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Look at one batch of four pictures, and write it to samples.png.",
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    try:
+        run(args)
+    except OSError as error:
+        sys.exit(f"data.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped by Ctrl-C.")
 
 
 if __name__ == "__main__":

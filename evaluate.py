@@ -11,6 +11,7 @@ and draws predictions.png.
 import argparse
 import os
 import sys
+import warnings
 
 import torch
 from PIL import Image, ImageDraw
@@ -47,7 +48,9 @@ def load_checkpoint(path, device="cpu"):
     and refuses the rest before anything runs.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd files; the sentences below say what matters
+            state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"There is no checkpoint {path}. Run python train.py first, or name one with --checkpoint.")
     except OSError as error:
@@ -114,33 +117,32 @@ def draw_predictions(dataset, predicted, title, path, rows=4, columns=8):
     sheet.save(path)
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description="Test what train.py saved, on the pictures of the test set.")
-    parser.add_argument("--checkpoint", help="file that train.py saved (default: cifar_net.pth, or else stripes_net.pth)")
-    data.add_arguments(parser)
-    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="where to compute")
-    args = parser.parse_args(argv)
+def choose(checkpoint, dataset):
+    """Returns (checkpoint, dataset), filled in where they are None and "auto".
 
-    # Stripes are for the network that learned stripes: left to itself, this script follows the file.
-    cifar_path, stripes_path = PATHS.values()
-    if args.checkpoint is None:
+    Only a network that has learned stripes can name stripes, so where one of the two is left open, the other
+    decides; where both are, it is CIFAR-10, unless stripes are all that train.py has left here.
+    """
+    cifar_path, stripes_path = PATHS[data.CIFAR], PATHS[data.STRIPES]
+    if checkpoint is None:
         only_stripes = os.path.exists(stripes_path) and not os.path.exists(cifar_path)
-        if args.dataset == "stripes" or (args.dataset == "auto" and only_stripes):
-            args.checkpoint = stripes_path
-        else:
-            args.checkpoint = cifar_path
-    if args.dataset == "auto":
-        args.dataset = "stripes" if os.path.basename(args.checkpoint) == stripes_path else "cifar10"
-    try:
-        device = pick_device(args.device)
-        net = load_checkpoint(args.checkpoint, device)
-        name, _, testset = data.load(args.dataset, args.data_dir)
-    except (OSError, ValueError) as error:
-        sys.exit(f"evaluate.py: {error}")
+        stripes = dataset == "stripes" or (dataset == "auto" and only_stripes)
+        checkpoint = stripes_path if stripes else cifar_path
+    if dataset == "auto":
+        dataset = "stripes" if os.path.basename(checkpoint) == stripes_path else "cifar10"
+    return checkpoint, dataset
+
+
+def run(args):
+    """The tutorial's chapter 5, top to bottom."""
+    checkpoint, dataset = choose(args.checkpoint, args.dataset)
+    device = pick_device(args.device)
+    net = load_checkpoint(checkpoint, device)
+    name, _, testset = data.load(dataset, args.data_dir)
     testloader = data.loader(testset, batch_size=250, shuffle=False)
     classes = testset.classes
 
-    print(f"{args.checkpoint} on the test set of {name}, {len(testset):,} pictures")
+    print(f"{checkpoint} on the test set of {name}, {len(testset):,} pictures")
     print("\nfour pictures")
     images, labels = testset[[0, 1, 2, 3]]
     with torch.no_grad():
@@ -165,6 +167,20 @@ def main(argv=None):
 
     draw_predictions(testset, predicted, f"{name}: {accuracy(predicted, labels):.1f} % right", "predictions.png")
     print("\npredictions.png shows the first 32 test pictures with their predictions")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Test what train.py saved, on the pictures of the test set.")
+    parser.add_argument("--checkpoint", help="file that train.py saved (default: cifar_net.pth, or else stripes_net.pth)")
+    data.add_arguments(parser)
+    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="where to compute")
+    args = parser.parse_args(argv)
+    try:
+        run(args)
+    except (OSError, ValueError) as error:
+        sys.exit(f"evaluate.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped by Ctrl-C.")
 
 
 if __name__ == "__main__":

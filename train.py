@@ -9,6 +9,7 @@ trains at the tutorial's settings, and prints
 Then: python evaluate.py
 """
 import argparse
+import io
 import math
 import os
 import sys
@@ -87,9 +88,11 @@ def save(net, path):
     """Write the parameters to path: all of them, or none, so that a crash leaves the last good file as it was."""
     part = path + ".part"
     try:
+        # state_dict(): {"conv1.weight": tensor (6, 3, 5, 5), "conv1.bias": tensor (6,), ...}, layer by layer
+        buffer = io.BytesIO()  # a full disk is then Python's OSError, as for any other file
+        torch.save(net.state_dict(), buffer)
         with open(part, "wb") as file:
-            # state_dict(): {"conv1.weight": tensor (6, 3, 5, 5), "conv1.bias": tensor (6,), ...}, layer by layer
-            torch.save(net.state_dict(), file)
+            file.write(buffer.getvalue())
         os.replace(part, path)  # in one step; the old file is there until the new one is whole
     finally:
         if os.path.exists(part):
@@ -165,7 +168,7 @@ def run(args):
             history.append((loss, train_accuracy, test_accuracy))
             print(f"epoch {epoch + 1}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
                   f"test accuracy on {name} {test_accuracy:.1f} %", flush=True)
-    except (KeyboardInterrupt, FloatingPointError) as stop:
+    except (KeyboardInterrupt, FloatingPointError, OSError) as stop:
         kept = f"{path} keeps epoch {len(history)}." if history else f"No epoch was finished; {path} was not written."
         sys.exit(f"\n{str(stop) or 'Stopped by Ctrl-C.'} {kept}")
     print(f"The network is in {path}. Next: python evaluate.py")
@@ -191,6 +194,8 @@ def main(argv=None):
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto",
                         help="where to compute; auto: cuda, or else mps, or else cpu")
     args = parser.parse_args(argv)
+    if args.warmup and args.schedule == "constant":
+        parser.error("argument --warmup: has no effect without --schedule linear")
     try:
         run(args)
     except (OSError, ValueError) as error:

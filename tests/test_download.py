@@ -1,0 +1,210 @@
+"""Getting the data: every way it can go wrong, on a small server on this machine, with a tiny archive."""
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import socket
+import tarfile
+import threading
+
+import numpy
+import pytest
+
+import data
+from data import CIFAR10
+
+
+def md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture
+def archive(monkeypatch, tmp_path):
+    """The bytes of an archive like CIFAR-10's, with 10 pictures a file; torchvision is told its MD5s."""
+    monkeypatch.chdir(tmp_path)
+    files = {}
+    for name, _ in CIFAR10.train_list + CIFAR10.test_list:
+        pixels = numpy.random.default_rng(len(files)).integers(0, 256, (10, 3072), dtype=numpy.uint8)
+        files[name] = pickle.dumps({"data": pixels, "labels": list(range(10))})
+    files["batches.meta"] = pickle.dumps({"label_names": list(data.CLASSES)})
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5(files[name])] for name, _ in CIFAR10.train_list])
+    monkeypatch.setattr(CIFAR10, "test_list", [[name, md5(files[name])] for name, _ in CIFAR10.test_list])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5(files["batches.meta"])})
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(buffer.getvalue()))
+    monkeypatch.setattr(data, "SILENCE", 0.3)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server(archive, monkeypatch):
+    """Its address; what it does with a request is the request's path: /whole, /404, /html, /short, /silent.
+
+    server.use(paths) makes them the only addresses that data.py knows; server.asked lists what was asked for.
+    """
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            what = self.path.strip("/")
+            httpd.asked.append(what)
+            if what == "404":
+                return self.send_error(404)
+            if what == "silent":
+                return release.wait(10)
+            body = b"<html>Please log in to the Wi-Fi</html>" if what == "html" else archive
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[:len(body) // 2] if what == "short" else body)
+
+        def log_message(self, *args):
+            pass
+
+    release = threading.Event()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        httpd.daemon_threads = True
+        httpd.asked = []
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+        thread.start()
+        httpd.url = f"http://127.0.0.1:{httpd.server_port}"
+        httpd.use = lambda *whats: monkeypatch.setattr(data, "MIRRORS", [f"{httpd.url}/{what}" for what in whats])
+        yield httpd
+        release.set()
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def down():
+    """An address at which nobody answers."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}/"
+
+
+def ten_and_fifty(sets):
+    trainset, testset = sets
+    return len(trainset) == 50 and len(testset) == 10 and trainset.images.shape == (50, 3, 32, 32)
+
+
+def test_a_whole_archive_is_downloaded_checked_and_unpacked(server, capsys):
+    server.use("whole")
+    assert ten_and_fifty(data.cifar10("data"))
+    printed = capsys.readouterr().out
+    assert f"{server.url}/whole" in printed and "Unpacking" in printed and printed.isascii()
+    assert sorted(os.listdir("data")) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
+
+
+@pytest.mark.parametrize("what, why", [
+    ("404", "HTTP status 404"), ("html", "wrong MD5"), ("short", "wrong MD5"), ("silent", "silent for 0.3 seconds")])
+def test_what_one_address_does_wrong_is_said_and_the_next_is_tried(server, capsys, what, why):
+    server.use(what, "whole")
+    assert ten_and_fifty(data.cifar10("data"))
+    printed = capsys.readouterr().out
+    assert why in printed and printed.index(f"/{what}") < printed.index(why) < printed.index("/whole")
+    assert not os.path.exists("data/cifar-10-python.tar.gz.part")
+
+
+def test_an_address_where_nobody_answers_is_unreachable(server, down, monkeypatch, capsys):
+    monkeypatch.setattr(data, "MIRRORS", [down, f"{server.url}/whole"])
+    assert ten_and_fifty(data.cifar10("data"))
+    assert "unreachable" in capsys.readouterr().out
+
+
+def test_when_every_address_fails_the_last_reason_is_the_error_and_nothing_is_left_behind(server):
+    server.use("404", "html")
+    with pytest.raises(ConnectionError, match="wrong MD5"):
+        data.cifar10("data")
+    assert os.listdir("data") == []
+
+
+def test_the_time_limit_is_for_the_download_only(server):
+    server.use("silent")
+    with pytest.raises(ConnectionError, match="silent"):
+        data.cifar10("data")
+    assert socket.getdefaulttimeout() is None
+
+
+def test_what_is_there_and_whole_is_used_without_the_network(server):
+    server.use("whole")
+    data.cifar10("data")
+    os.remove("data/cifar-10-python.tar.gz")  # the unpacked files are enough
+    server.asked.clear()
+    assert ten_and_fifty(data.cifar10("data")) and server.asked == []
+
+
+def test_an_archive_put_there_by_hand_is_used_as_it_is(server, archive, capsys):
+    os.mkdir("data")
+    with open("data/cifar-10-python.tar.gz", "wb") as file:
+        file.write(archive)
+    assert ten_and_fifty(data.cifar10("data"))
+    assert server.asked == [] and "Downloading" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("damage", ["cut short", "missing"])
+def test_a_damaged_file_is_unpacked_again_without_the_network(server, name, damage):
+    server.use("whole")
+    before = data.cifar10("data")
+    path = f"data/cifar-10-batches-py/{name}"
+    os.truncate(path, 10) if damage == "cut short" else os.remove(path)
+    server.asked.clear()
+    after = data.cifar10("data")
+    assert server.asked == [] and all((a.images == b.images).all() for a, b in zip(before, after))
+
+
+def test_a_half_downloaded_archive_is_fetched_again(server, archive):
+    os.mkdir("data")
+    with open("data/cifar-10-python.tar.gz", "wb") as file:
+        file.write(archive[:1000])
+    server.use("whole")
+    assert ten_and_fifty(data.cifar10("data"))
+    assert "whole" in server.asked
+
+
+def test_fast_copies_come_first_and_the_official_host_last():
+    assert len(data.MIRRORS) == 3 and data.MIRRORS[-1] == CIFAR10.url
+    assert all(address.startswith("https://") for address in data.MIRRORS)
+
+
+# ---- With no network at all ------------------------------------------------------------------
+
+def test_auto_falls_back_on_stripes_and_says_so_loudly(server, few, capsys):
+    server.use("404")
+    name, trainset, _ = data.load("auto", "data")
+    printed = capsys.readouterr().out
+    assert name == data.STRIPES and trainset is few[0]
+    assert "NOT CIFAR-10" in printed and "****" in printed and "HTTP status 404" in printed
+
+
+def test_asking_for_cifar10_never_gives_stripes(server, few, capsys):
+    server.use("404")
+    with pytest.raises(SystemExit) as stop:
+        data.main(["--dataset", "cifar10"])
+    message = str(stop.value.code)
+    assert "HTTP status 404" in message and "--dataset stripes" in message  # what went wrong, what to do
+    assert "STRIPES" not in capsys.readouterr().out
+
+
+def test_asking_for_stripes_touches_no_network(server, few):
+    server.use("whole")
+    name, trainset, _ = data.load("stripes", "data")
+    assert name == data.STRIPES and server.asked == [] and not os.path.exists("data")
+
+
+def test_auto_is_cifar10_where_it_can_be_had(server):
+    server.use("whole")
+    name, trainset, _ = data.load("auto", "data")
+    assert name == data.CIFAR and trainset.classes == data.CLASSES
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(archive):
+    with open("data", "w"):
+        pass
+    with pytest.raises(SystemExit, match="The data folder data can't be made"):
+        data.main([])
