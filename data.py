@@ -232,14 +232,13 @@ def augment(images):
     same picture twice: it can't learn them by heart, and must learn what a shift and a mirror leave alone.
     """
     n, _, height, width = images.shape
-    down, right = torch.randint(-2, 3, (2, n, 1))
-    row = (torch.arange(height) - down).clamp(0, height - 1)  # (n, 32): the row that each new row is taken from;
-    column = (torch.arange(width) - right).clamp(0, width - 1)  # what would come from outside repeats the border
+    down, right = torch.randint(-2, 3, (2, n, 1))               # -2 to 2, for each picture
+    row = (torch.arange(height) - down).clamp(0, height - 1)    # (n, 32): which old row comes into each new row;
+    column = (torch.arange(width) - right).clamp(0, width - 1)  # the border is repeated where there is none
     flip = torch.rand(n, 1) < 0.5
     column = torch.where(flip, width - 1 - column, column)
-    picture = torch.arange(n)
-    # One look-up: new[p, :, y, x] = old[p, :, row[p, y], column[p, x]]; the colours come out last.
-    return images[picture.view(n, 1, 1), :, row.view(n, height, 1), column.view(n, 1, width)].permute(0, 3, 1, 2)
+    images = images.gather(2, row.view(n, 1, height, 1).expand_as(images))      # pick the rows,
+    return images.gather(3, column.view(n, 1, 1, width).expand_as(images))      # then the columns
 
 
 # ---- Looking at them -------------------------------------------------------------------------

@@ -76,7 +76,9 @@ def predict(net, testloader, device="cpu"):
     # no_grad says that there will be no way back, which saves that memory and some time.
     with torch.no_grad():
         for images, labels in testloader:
-            outputs = net(images.to(device))           # (N, 3, 32, 32) -> (N, 10)
+            # channels_last: the same tensor, with the three colours of a pixel side by side in memory, as
+            # convolution and pooling read them. A network that flattens with view() can't take it; drop it there.
+            outputs = net(images.to(device, memory_format=torch.channels_last))  # (N, 3, 32, 32) -> (N, 10)
             _, predicted = torch.max(outputs, 1)       # of each row: the greatest score, and where it stands
             predicted_all.append(predicted.cpu())
             labels_all.append(labels)

@@ -37,9 +37,9 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
     total_loss = 0.0    # of the epoch, summed over pictures
     running_loss = 0.0  # since the last line of the log, summed over mini-batches
     for i, (inputs, labels) in enumerate(trainloader):
-        inputs, labels = inputs.to(device), labels.to(device)
         if augment:
             inputs = data.augment(inputs)
+        inputs, labels = inputs.to(device), labels.to(device)
         if schedule == "linear":
             step, steps = epoch * len(trainloader) + i, epochs * len(trainloader)
             optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * linear(step, steps, warmup)
@@ -160,9 +160,12 @@ def run(args):
     history = []
     try:
         for epoch in range(args.epochs):
-            loss, train_accuracy = train(
-                net, trainloader, criterion, optimizer, epoch, args.epochs, device,
-                max(1, 8000 // args.batch_size), args.schedule, args.warmup, args.augment)
+            # oneDNN, PyTorch's library for Intel and AMD processors, prepares each call with care: that makes
+            # batches of 64 more than twice as fast, but takes longer than it saves on four pictures.
+            with torch.backends.mkldnn.flags(enabled=args.batch_size >= 16):
+                loss, train_accuracy = train(
+                    net, trainloader, criterion, optimizer, epoch, args.epochs, device,
+                    max(1, 8000 // args.batch_size), args.schedule, args.warmup, args.augment)
             test_accuracy = accuracy(*predict(net, testloader, device))
             save(net, path)
             history.append((loss, train_accuracy, test_accuracy))
