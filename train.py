@@ -162,10 +162,11 @@ def run(args):
         for epoch in range(args.epochs):
             # oneDNN, PyTorch's library for Intel and AMD processors, prepares each call with care: that makes
             # batches of 64 more than twice as fast, but takes longer than it saves on four pictures.
-            with torch.backends.mkldnn.flags(enabled=args.batch_size >= 16):
-                loss, train_accuracy = train(
-                    net, trainloader, criterion, optimizer, epoch, args.epochs, device,
-                    max(1, 8000 // args.batch_size), args.schedule, args.warmup, args.augment)
+            torch.backends.mkldnn.enabled = args.batch_size >= 16
+            loss, train_accuracy = train(
+                net, trainloader, criterion, optimizer, epoch, args.epochs, device,
+                max(1, 8000 // args.batch_size), args.schedule, args.warmup, args.augment)
+            torch.backends.mkldnn.enabled = True
             test_accuracy = accuracy(*predict(net, testloader, device))
             save(net, path)
             history.append((loss, train_accuracy, test_accuracy))

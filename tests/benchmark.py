@@ -71,9 +71,10 @@ def our_train(dataset, batch_size, lr=0.001, epochs=1, nesterov=False, **flags):
     trainloader = data.loader(dataset, batch_size, shuffle=True)
     net = LeNet5()
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, nesterov=nesterov, fused=True)
-    with torch.backends.mkldnn.flags(enabled=batch_size >= 16):
-        for epoch in range(epochs):
-            train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, epochs, **flags)
+    torch.backends.mkldnn.enabled = batch_size >= 16
+    for epoch in range(epochs):
+        train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, epochs, **flags)
+    torch.backends.mkldnn.enabled = True
     return net
 
 
