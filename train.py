@@ -50,8 +50,8 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
 
         outputs = net(inputs)              # forward: (N, 3, 32, 32) -> (N, 10)
         loss = criterion(outputs, labels)  # one number: how far the outputs are from the labels
-        loss.backward()                    # for each of the 62,006 parameters: how the loss changes with it
-        optimizer.step()                   # each parameter takes a small step that makes the loss smaller
+        loss.backward()                    # for each of 62,006 parameters: how the loss grows with it
+        optimizer.step()                   # each parameter takes a small step the other way: step_by_hand(), below
 
         # loss is a tensor that holds on to the whole computation behind it; item() is only the number.
         running_loss += loss.item()
@@ -82,6 +82,20 @@ def linear(step, steps, warmup=0.0):
     rising = (step + 1) / max(1, warmup * steps)
     falling = (steps - step) / ((1 - warmup) * steps)
     return min(1, rising, falling)
+
+
+def step_by_hand(weights, gradients, buffers, lr, momentum):
+    """What optimizer.step() does, on nested lists of numbers, in place; buffers start as zeros.
+
+    buffer = momentum * buffer + gradient, then weight = weight - lr * buffer. (PyTorch's form: the rate
+    multiplies the whole buffer, so a change of the rate acts on past gradients too.)
+    """
+    for i in range(len(weights)):
+        if isinstance(weights[i], list):
+            step_by_hand(weights[i], gradients[i], buffers[i], lr, momentum)
+        else:
+            buffers[i] = momentum * buffers[i] + gradients[i]
+            weights[i] = weights[i] - lr * buffers[i]
 
 
 def save(net, path):
