@@ -15,9 +15,10 @@ import warnings
 
 import torch
 from PIL import Image, ImageDraw
+from torchvision.utils import make_grid
 
 import data
-from lenet5 import LeNet5
+from lenet5 import LeNet5, trace
 
 # Where train.py saves a network, and this script looks for it.
 PATHS = {data.CIFAR: "cifar_net.pth", data.STRIPES: "stripes_net.pth"}
@@ -119,6 +120,40 @@ def draw_predictions(dataset, predicted, title, path, rows=4, columns=8):
     sheet.save(path)
 
 
+def draw_filters(net, path):
+    """The six filters of conv1 as 5x5 colour pictures, each stretched to [-1, 1], so that 0 is mid grey.
+
+    A filter answers most to a patch that looks like itself: bright where it is bright, red where it is red.
+    """
+    weight = net.conv1.weight.detach().cpu()                            # (6, 3, 5, 5)
+    weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True)
+    return data.imshow(make_grid(weight, nrow=6, padding=1, pad_value=1), path, scale=24)
+
+
+def draw_feature_maps(net, image, path):
+    """One picture, (3, 32, 32), on its way through the network: what each map found, and where.
+
+    Black is 0 (ReLU lets nothing negative pass), white the highest value in that layer.
+    """
+    rows = trace(net, image[None])
+    sheet = Image.new("RGB", (936, 1048), "white")
+    draw = ImageDraw.Draw(sheet)
+    y = 8
+    for name, row, columns in (("input", rows[0], 1), ("conv1, ReLU", rows[2], 6), ("pool", rows[3], 6),
+                               ("conv2, ReLU", rows[5], 8), ("pool", rows[6], 8)):
+        maps = row.output.detach().cpu()                                # (1, C, H, W)
+        if name != "input":
+            maps = (maps / maps.max() * 2 - 1).transpose(0, 1)          # (C, 1, H, W): C grey pictures
+        count, size = row.shape[1:3]
+        scale = (140 if columns < 8 else 110) // size                   # of one pixel
+        maps = maps.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        picture = data.imshow(make_grid(maps, nrow=columns, padding=4, pad_value=1), scale=1)
+        draw.text((12, y), f"{name}: {count} of {size}x{size}", "black", font_size=16)
+        sheet.paste(picture, (8, y + 20))
+        y += picture.height + 30
+    sheet.save(path)
+
+
 def choose(checkpoint, dataset):
     """Returns (checkpoint, dataset), filled in where they are None and "auto".
 
@@ -168,7 +203,10 @@ def run(args):
         print(f"  {classes[k]:>7}" + " ".join(f"{count:7d}" for count in table[k]))
 
     draw_predictions(testset, predicted, f"{name}: {accuracy(predicted, labels):.1f} % right", "predictions.png")
-    print("\npredictions.png shows the first 32 test pictures with their predictions")
+    draw_filters(net, "filters.png")
+    draw_feature_maps(net, images[0].to(device), "feature_maps.png")
+    print("\npredictions.png shows the first 32 test pictures with their predictions,")
+    print("filters.png the six filters of conv1, feature_maps.png the first test picture on its way through the layers")
 
 
 def main(argv=None):

@@ -16,6 +16,7 @@ import sys
 import time
 
 import torch
+from PIL import Image, ImageDraw
 from torch import nn
 
 import data
@@ -125,6 +126,44 @@ def check_writable(path):
         raise OSError(f"The checkpoint {path} can't be written: {error.strerror}. Name another with --checkpoint.")
 
 
+def draw_curve(history, title, path):
+    """Accuracy (training and test) and training loss over the epochs, as a PNG.
+
+    history: a (training loss, training accuracy, test accuracy) for each epoch. Where the lines of the accuracies
+    part, the network goes on learning the training pictures by heart: over-fitting.
+    """
+    sheet = Image.new("RGB", (1000, 420), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((60, 10), title, "black", font_size=18)
+    loss, training, test = zip(*history)
+    for left, name, step, lines in (
+            (60, "accuracy, %", 10, (("training", "blue", training), ("test", "red", test))),
+            (560, "loss", 0.25, (("training", "blue", loss),))):
+        values = [value for _, _, line in lines for value in line]
+        low, high = math.floor(min(values) / step), math.ceil(max(values) / step)  # the axis, in steps
+        high = max(high, low + 1)
+
+        def place(epoch, value):
+            return (left + 400 * epoch / max(1, len(history) - 1),
+                    370 - 290 * (value / step - low) / (high - low))
+
+        draw.text((left, 50), name, "black", font_size=16)
+        for k in range(low, high + 1):
+            x, y = place(0, k * step)
+            draw.line((x, y, x + 400, y), "lightgray")
+            draw.text((x - 8, y), f"{k * step:g}", "black", font_size=14, anchor="rm")
+        for epoch in range(0, len(history), math.ceil(len(history) / 10)):
+            draw.text((place(epoch, 0)[0], 378), str(epoch + 1), "black", font_size=14, anchor="mt")
+        draw.text((left + 200, 398), "epoch", "black", font_size=14, anchor="mt")
+        for k, (label, color, line) in enumerate(lines):
+            points = [place(epoch, value) for epoch, value in enumerate(line)]
+            draw.line(points, color, width=2)
+            for x, y in points:
+                draw.ellipse((x - 3, y - 3, x + 3, y + 3), color)
+            draw.text((left + 400, 50 + 18 * k), label, color, font_size=16, anchor="rt")
+    sheet.save(path)
+
+
 def number(kind, low, high=math.inf, above=False):
     """For argparse: reads an int or a float, and refuses what is not in [low, high), or with above (low, high)."""
     def parse(text):
@@ -189,7 +228,8 @@ def run(args):
     except (KeyboardInterrupt, FloatingPointError, OSError) as stop:
         kept = f"{path} keeps epoch {len(history)}." if history else f"No epoch was finished; {path} was not written."
         sys.exit(f"\n{str(stop) or 'Stopped by Ctrl-C.'} {kept}")
-    print(f"The network is in {path}. Next: python evaluate.py")
+    draw_curve(history, f"LeNet-5 on {name}", "curve.png")
+    print(f"The network is in {path}, its progress in curve.png. Next: python evaluate.py")
 
 
 def main(argv=None):

@@ -44,6 +44,11 @@ def random(*shape):
     return (numbers * 2).round() / 2
 
 
+def test_zeros_of_a_shape_and_zeros_like_a_list():
+    assert lenet5.zeros(2, 3) == [[0, 0, 0], [0, 0, 0]]
+    assert zeros_like([[[1.0, 2.0]], [[3.0, 4.0]]]) == [[[0, 0]], [[0, 0]]]
+
+
 # ---- Each layer alone, on sizes that are not the network's -----------------------------------
 
 CONVS = [(1, 1, 3, 3, 3), (2, 3, 5, 7, 3), (3, 2, 6, 5, 2), (1, 4, 4, 9, 1), (4, 1, 7, 6, 5)]

@@ -1,4 +1,5 @@
 """Chapter 5, Prediction Test data set: the exam is fair, and a bad checkpoint is met with a sentence."""
+import math
 import os
 import pickle
 
@@ -6,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
 
 import data
 import evaluate
-from lenet5 import LeNet5
+from lenet5 import LeNet5, trace
 
 
 @pytest.fixture
@@ -66,10 +68,12 @@ def test_the_script_prints_four_pictures_the_accuracy_each_class_and_the_table(c
     predicted, labels = evaluate.predict(evaluate.load_checkpoint(checkpoint), data.loader(few[1], 50, shuffle=False))
     percent = evaluate.accuracy(predicted, labels)
     assert f"accuracy on STRIPES (not CIFAR-10): {percent:.1f} %" in printed
+    for name in ("predictions.png", "filters.png", "feature_maps.png"):
+        assert name in printed and os.path.exists(name)
     lines = printed.splitlines()
     assert "  ground truth:     0 deg  18 deg  36 deg  54 deg" in lines
-    assert "  prediction:    " + " ".join(f"{few[1].classes[k]:>7}" for k in predicted[:4]).rjust(32) in lines
-    rows = [[int(count) for count in line.split()[2:]] for line in lines[-12:-2]]
+    assert "  prediction:     " + " ".join(f"{few[1].classes[k]:>7}" for k in predicted[:4]) in lines
+    rows = [[int(count) for count in line.split()[2:]] for line in lines[-13:-3]]
     assert rows == evaluate.confusion_table(predicted, labels).tolist()
     for k in range(10):
         name, share = f"{18 * k} deg", 100 * rows[k][k] / sum(rows[k])
@@ -85,6 +89,36 @@ def test_predictions_png_frames_right_answers_green_and_wrong_ones_red(few):
         assert sheet.crop((6, 34, 134, 162)).tobytes() == data.imshow(few[1][0][0], scale=4).tobytes()
     green, red = (0, 128, 0), (255, 0, 0)
     assert frames == [green, red, green, green, green, green]
+
+
+def test_filters_png_shows_the_weights_of_conv1():
+    torch.manual_seed(0)
+    net = LeNet5()
+    picture = pil_to_tensor(evaluate.draw_filters(net, None)).float() / 127.5 - 1
+    assert picture.shape == (3, 7 * 24, 37 * 24)  # six of 5x5 and a border of 1, each pixel 24x24
+    for k in range(6):
+        shown = picture[:, 24 + 12:7 * 24 - 24:24, 24 * (6 * k + 1) + 12:24 * (6 * k + 6):24]  # the middle of each square
+        weight = net.conv1.weight[k].detach()
+        assert torch.allclose(shown, weight / weight.abs().max(), atol=0.01)
+
+
+def test_feature_maps_png_shows_every_map_on_the_way(few):
+    torch.manual_seed(0)
+    net = LeNet5()
+    image = few[1][0][0]
+    evaluate.draw_feature_maps(net, image, "feature_maps.png")
+    rows = trace(net, image[None])
+    with Image.open("feature_maps.png") as sheet:
+        grey = pil_to_tensor(sheet.convert("L")).float()[0] / 255
+    y = 28 + 128 + 30  # below the input: title, 32x32 pixels of 4x4, space
+    for row, columns, side in ((rows[2], 6, 140), (rows[3], 6, 140), (rows[5], 8, 110), (rows[6], 8, 110)):
+        maps = row.output[0].detach() / row.output.max()
+        pixel = side // len(maps[0])
+        for k, values in enumerate(maps):
+            top, left = y + 4 + (k // columns) * (side + 4), 12 + (k % columns) * (side + 4)
+            shown = grey[top:top + side, left:left + side][pixel // 2::pixel, pixel // 2::pixel]
+            assert torch.allclose(shown, values, atol=0.01)
+        y += 4 + math.ceil(len(maps) / columns) * (side + 4) + 30
 
 
 # ---- Which file, which pictures --------------------------------------------------------------

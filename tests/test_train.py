@@ -7,7 +7,9 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
 
 import data
 import evaluate
@@ -206,6 +208,35 @@ def test_the_log_shows_the_trace_then_each_epoch_then_what_to_do_next(few, capsy
     net = evaluate.load_checkpoint("net.pth")
     percent = evaluate.accuracy(*evaluate.predict(net, data.loader(few[1], 50, shuffle=False)))
     assert f"test accuracy on STRIPES (not CIFAR-10) {percent:.1f} %" in printed.splitlines()[-2]
+
+
+def test_the_log_alone_is_enough_to_draw_the_curve_again(few, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(train, "draw_curve", lambda history, title, path: drawn.append((history, title, path)))
+    run("--epochs", "3")
+    (history, title, path), = drawn
+    lines = re.findall(r"epoch \d+: training loss ([\d.]+), training accuracy ([\d.]+) %, test accuracy on .+? ([\d.]+) %",
+                       capsys.readouterr().out)
+    assert len(lines) == len(history) == 3 and path == "curve.png" and "STRIPES (not CIFAR-10)" in title
+    for line, entry in zip(lines, history):
+        assert [float(number) for number in line] == pytest.approx(entry, abs=0.06)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 75])
+def test_curve_png_rises_where_the_accuracy_rises(tmp_path, epochs):
+    history = [(2.0 - epoch / 80, 30 + epoch / 2, 40 + epoch / 4) for epoch in range(epochs)]
+    train.draw_curve(history, "a title", tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as sheet:
+        pixels = pil_to_tensor(sheet.convert("RGB"))[:, 80:371, :]  # the panels
+    blue = (pixels == torch.tensor([0, 0, 255]).view(3, 1, 1)).all(0)
+    red = (pixels == torch.tensor([255, 0, 0]).view(3, 1, 1)).all(0)
+    assert blue[:, 57:464].any() and red[:, 57:464].any() and blue[:, 557:964].any() and not red[:, 557:964].any()
+    if epochs > 1:
+        def height(line, columns):  # the mean row of a colour there, counted upwards
+            return -line[:, columns].nonzero()[:, 0].float().mean()
+        assert height(blue, slice(440, 464)) > height(blue, slice(57, 80))    # training accuracy went up,
+        assert height(red, slice(440, 464)) > height(red, slice(57, 80))      # so did test accuracy,
+        assert height(blue, slice(940, 964)) < height(blue, slice(557, 580))  # the loss went down
 
 
 def test_stripes_are_saved_under_a_name_of_their_own(few):
