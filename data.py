@@ -62,8 +62,8 @@ def normalise(images):
 
     This is the tutorial's transforms.Compose([ToTensor(), Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
     for a whole batch at once: the first step divides by 255, the second subtracts a mean of 0.5 and
-    divides by a deviation of 0.5. Why: inputs on both sides of zero let weights grow and shrink freely;
-    with inputs all positive, the weights of one filter must all move the same way in a step.
+    divides by a deviation of 0.5. Why: were all inputs positive, one picture would push all weights of a
+    filter the same way, all up or all down; with inputs on both sides of zero each goes its own way.
     """
     return (images / 255 - 0.5) / 0.5
 

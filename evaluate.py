@@ -191,6 +191,8 @@ def run(args):
 
     predicted, labels = predict(net, testloader, device)
     print(f"\naccuracy on {name}: {accuracy(predicted, labels):.1f} % (guessing: 10 %)")
+    if accuracy(predicted, labels) < 20:
+        print("That is little better than guessing. Did this network learn from another set? See --dataset.")
 
     table = confusion_table(predicted, labels)
     print("\naccuracy of each class")

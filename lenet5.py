@@ -220,7 +220,7 @@ def pool_backward(x, dy):
         for i in range(len(dy[c])):
             for j in range(len(dy[c][i])):
                 row, column = winner(x, c, i, j)
-                dx[c][row][column] += dy[c][i][j]
+                dx[c][row][column] = dy[c][i][j]
     return dx
 
 
