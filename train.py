@@ -32,17 +32,19 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
     every is the number of mini-batches between two lines of the log.
     Raises FloatingPointError when the loss or the parameters are no longer finite.
     """
+    net.train()
     pictures = len(trainloader.dataset)
     start = time.perf_counter()
     seen = correct = 0
     total_loss = 0.0    # of the epoch, summed over pictures
     running_loss = 0.0  # since the last line of the log, summed over mini-batches
-    for i, (inputs, labels) in enumerate(trainloader):
+    for i, (inputs, labels) in enumerate(trainloader):  # i counts the mini-batches, from 0
         if augment:
             inputs = data.augment(inputs)
         inputs, labels = inputs.to(device), labels.to(device)
         if schedule == "linear":
             step, steps = epoch * len(trainloader) + i, epochs * len(trainloader)
+            # param_groups holds the rate that step() reads, defaults the one that --lr gave.
             optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * linear(step, steps, warmup)
 
         # backward() adds to the gradients that are already there. Without this line each step would follow
@@ -54,20 +56,20 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
         loss.backward()                    # for each of 62,006 parameters: how the loss grows with it
         optimizer.step()                   # each parameter takes a small step the other way: step_by_hand(), below
 
-        # loss is a tensor that holds on to the whole computation behind it; item() is only the number.
-        running_loss += loss.item()
-        total_loss += loss.item() * len(labels)
+        value = loss.item()  # only the number: the tensor holds on to the whole computation behind it
+        running_loss += value
+        total_loss += value * len(labels)
         correct += (outputs.argmax(1) == labels).sum().item()
         seen += len(labels)
         if not math.isfinite(running_loss):
             break
         if (i + 1) % every == 0:
             speed = seen / (time.perf_counter() - start)
-            seconds = (pictures * (epochs - epoch) - seen) / speed
+            seconds = round((pictures * (epochs - epoch) - seen) / speed)
             print(f"[{epoch + 1}, {i + 1:5d}] loss: {running_loss / every:.3f} | {speed:,.0f} images/s, "
-                  f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left", flush=True)
+                  f"{seconds // 60} min {seconds % 60:02d} s left", flush=True)
             running_loss = 0.0
-    # The last step may have broken what the last loss, computed before it, could not show.
+    # The last loss was computed before the last step, so look at the parameters too.
     if not math.isfinite(total_loss + sum(parameter.sum().item() for parameter in net.parameters())):
         raise FloatingPointError(f"The loss is no longer a finite number (epoch {epoch + 1}, mini-batch {i + 1}): the "
                                  f"steps are too long. Try a tenth of --lr {optimizer.defaults['lr']:g}.")
@@ -103,12 +105,14 @@ def save(net, path):
     """Write the parameters to path: all of them, or none, so that a crash leaves the last good file as it was."""
     part = path + ".part"
     try:
-        # state_dict(): {"conv1.weight": tensor (6, 3, 5, 5), "conv1.bias": tensor (6,), ...}, layer by layer
-        buffer = io.BytesIO()  # a full disk is then Python's OSError, as for any other file
+        # The tutorial's torch.save(net.state_dict(), PATH). state_dict() is a dictionary of the parameters, layer by
+        # layer: {"conv1.weight": tensor (6, 3, 5, 5), "conv1.bias": tensor (6,), ...}. It goes into memory first,
+        # since a full disk is an OSError, as it should be, for Python's write(), but not for torch.save().
+        buffer = io.BytesIO()
         torch.save(net.state_dict(), buffer)
         with open(part, "wb") as file:
             file.write(buffer.getvalue())
-        os.replace(part, path)  # in one step; the old file is there until the new one is whole
+        os.replace(part, path)  # in one step: the old file stays until the new one is complete
     finally:
         if os.path.exists(part):
             os.remove(part)
@@ -140,6 +144,8 @@ def draw_curve(history, title, path):
             (60, "accuracy, %", 10, (("training", "blue", training), ("test", "red", test))),
             (560, "loss", 0.25, (("training", "blue", loss),))):
         values = [value for _, _, line in lines for value in line]
+        while max(values) - min(values) > 10 * step:  # a loss that shot up needs a coarser axis
+            step *= 2
         low, high = math.floor(min(values) / step), math.ceil(max(values) / step)  # the axis, in steps
         high = max(high, low + 1)
 
@@ -171,7 +177,8 @@ def number(kind, low, high=math.inf, above=False):
             value = kind(text)
         except ValueError:
             value = math.nan  # compares false to everything, so it is refused below
-        if not (low < value if above else low <= value) or not value < high:
+        inside = low < value < high if above else low <= value < high
+        if not inside:
             whole = "a whole number" if kind is int else "a number"
             limit = f" and below {high:g}" if high < math.inf else ""
             raise argparse.ArgumentTypeError(f"must be {whole} {'above' if above else 'from'} {low}{limit}, not {text}")
@@ -183,14 +190,16 @@ def run(args):
     """The tutorial's chapter 4, top to bottom."""
     device = pick_device(args.device)
 
-    # Weights start at random, and pictures come in random order. One seed fixes both:
-    # the same seed on the same machine gives the same network, bit for bit.
+    # Weights start at random, and pictures come in random order. One seed fixes both: the same seed gives
+    # the same network, bit for bit (on the same machine, with the same PyTorch and number of threads).
     torch.manual_seed(args.seed)
     torch.backends.cudnn.deterministic = True  # on an NVIDIA card, this too
 
     name, trainset, testset = data.load(args.dataset, args.data_dir)
     path = args.checkpoint or PATHS[name]
     check_writable(path)
+    if args.augment and name == data.STRIPES:
+        print("Note: --augment mirrors pictures, and stripes of 18 degrees mirrored are stripes of 162, another class.")
     trainloader = data.loader(trainset, args.batch_size, shuffle=True)
     testloader = data.loader(testset, batch_size=250, shuffle=False)
 
@@ -199,8 +208,9 @@ def run(args):
         print_trace(trace(net, trainset[[0]][0].to(device)))
 
     # The criterion says in one number how wrong the outputs are. Cross-entropy is the usual one for more than
-    # two classes: it turns ten scores into ten probabilities, and is -log of the one that the truth was given.
-    # 0 if that was all of it; log(10) = 2.303 for ten equal guesses, where training starts.
+    # two classes: softmax turns ten scores into ten probabilities, and the loss is -log of the one that the truth
+    # was given, the mean over the batch. 0 for being certain and right; log(10) = 2.303 for ten equal guesses, where
+    # training starts. Softmax is inside it, so the network must not end with one of its own.
     criterion = nn.CrossEntropyLoss()
 
     # SGD goes down the slope that a mini-batch shows. The learning rate is how far: too small takes for ever,
@@ -213,12 +223,12 @@ def run(args):
     history = []
     try:
         for epoch in range(args.epochs):
-            # oneDNN, PyTorch's library for Intel and AMD processors, prepares each call with care: that makes
-            # batches of 64 more than twice as fast, but takes longer than it saves on four pictures.
+            # oneDNN, the library behind PyTorch's convolutions on a processor, prepares each call with care, which
+            # more than doubles the speed at batch 64, but takes longer than it saves on four pictures.
             torch.backends.mkldnn.enabled = args.batch_size >= 16
             loss, train_accuracy = train(
-                net, trainloader, criterion, optimizer, epoch, args.epochs, device,
-                max(1, 8000 // args.batch_size), args.schedule, args.warmup, args.augment)
+                net, trainloader, criterion, optimizer, epoch, args.epochs, device, every=max(1, 8000 // args.batch_size),
+                schedule=args.schedule, warmup=args.warmup, augment=args.augment)
             torch.backends.mkldnn.enabled = True
             test_accuracy = accuracy(*predict(net, testloader, device))
             save(net, path)
@@ -228,8 +238,12 @@ def run(args):
     except (KeyboardInterrupt, FloatingPointError, OSError) as stop:
         kept = f"{path} keeps epoch {len(history)}." if history else f"No epoch was finished; {path} was not written."
         sys.exit(f"\n{str(stop) or 'Stopped by Ctrl-C.'} {kept}")
-    draw_curve(history, f"LeNet-5 on {name}", "curve.png")
-    print(f"The network is in {path}, its progress in curve.png. Next: python evaluate.py")
+    finally:
+        torch.backends.mkldnn.enabled = True
+        if history:
+            draw_curve(history, f"LeNet-5 on {name}", "curve.png")
+    flags = (f" --checkpoint {path}" if args.checkpoint else "") + (" --dataset stripes" if name == data.STRIPES else "")
+    print(f"The network is in {path}, its progress in curve.png. Next: python evaluate.py{flags}")
 
 
 def main(argv=None):
@@ -239,7 +253,7 @@ def main(argv=None):
     parser.add_argument("--batch-size", type=number(int, 1), default=4, help="pictures a step")
     parser.add_argument("--lr", type=number(float, 0, above=True), default=0.001, help="learning rate")
     parser.add_argument("--momentum", type=number(float, 0, 1), default=0.9, help="how much of the last step to keep")
-    parser.add_argument("--nesterov", action="store_true", help="take the gradient's step after momentum's")
+    parser.add_argument("--nesterov", action="store_true", help="look one momentum step ahead")
     parser.add_argument("--weight-decay", type=number(float, 0), default=0.0, help="pull of all weights towards zero")
     parser.add_argument("--schedule", choices=("constant", "linear"), default="constant",
                         help="linear: the rate falls to zero over the run")
@@ -254,12 +268,14 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.warmup and args.schedule == "constant":
         parser.error("argument --warmup: has no effect without --schedule linear")
+    if args.nesterov and not args.momentum:
+        parser.error("argument --nesterov: has no effect with --momentum 0")
     try:
         run(args)
     except (OSError, ValueError) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nStopped by Ctrl-C before the training.")
+        sys.exit("\nStopped by Ctrl-C.")
 
 
 if __name__ == "__main__":

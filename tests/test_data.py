@@ -39,9 +39,10 @@ def test_a_list_of_indices_is_a_batch(stripes):
     assert torch.equal(images[1], stripes[0][1][0])
 
 
-def test_cifar10_would_fill_737_mb_as_floats_and_184_as_bytes():
-    values = 60_000 * 3 * 32 * 32
-    assert round(values * torch.float32.itemsize / 1e6) == 737 and round(values * torch.uint8.itemsize / 1e6) == 184
+def test_60000_pictures_fill_184_mb_as_the_bytes_they_are_and_would_fill_737_as_floats(stripes):
+    images = stripes[0].images
+    assert round(60_000 / len(images) * images.nbytes / 1e6) == 184
+    assert round(60_000 / len(images) * data.normalise(images[:100]).nbytes * len(images) / 100 / 1e6) == 737
 
 
 def test_a_batch_is_images_and_labels(few):

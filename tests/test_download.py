@@ -167,7 +167,7 @@ def test_a_half_downloaded_archive_is_fetched_again(server, archive):
     assert "whole" in server.asked
 
 
-def test_fast_copies_come_first_and_the_official_host_last():
+def test_the_official_host_comes_last():
     assert len(data.MIRRORS) == 3 and data.MIRRORS[-1] == CIFAR10.url
     assert all(address.startswith("https://") for address in data.MIRRORS)
 
@@ -201,6 +201,17 @@ def test_auto_is_cifar10_where_it_can_be_had(server):
     server.use("whole")
     name, trainset, _ = data.load("auto", "data")
     assert name == data.CIFAR and trainset.classes == data.CLASSES
+
+
+def test_a_full_disk_is_not_taken_for_a_dead_network(server, few, monkeypatch):
+    def disk_full(*args):
+        raise OSError(28, "No space left on device")
+
+    server.use("whole")
+    monkeypatch.setattr(os, "replace", disk_full)
+    with pytest.raises(SystemExit, match="No space left on device"):
+        data.main([])
+    assert os.listdir("data") == []
 
 
 def test_a_data_folder_that_cannot_be_made_is_named(archive):

@@ -12,6 +12,7 @@ from torchvision.transforms.functional import pil_to_tensor
 import data
 import evaluate
 from lenet5 import LeNet5, trace
+from test_lenet5 import Net
 
 
 @pytest.fixture
@@ -43,6 +44,14 @@ def test_predict_goes_through_the_whole_set_in_order_without_gradients(few):
     answers = [k % 7 for k in range(200)]
     predicted, labels = evaluate.predict(Says(answers), data.loader(few[1], batch_size=64, shuffle=False))
     assert predicted.tolist() == answers and torch.equal(labels, few[1].labels)
+
+
+def test_predict_takes_the_tutorials_network_with_its_view_too(few):
+    torch.manual_seed(0)
+    ours, theirs = LeNet5(), Net()
+    theirs.load_state_dict(ours.state_dict())
+    testloader = data.loader(few[1], batch_size=50, shuffle=False)
+    assert torch.equal(evaluate.predict(ours, testloader)[0], evaluate.predict(theirs, testloader)[0])
 
 
 def test_no_grad_keeps_no_graph(images):

@@ -33,7 +33,7 @@ def same(one, other):
 # ---- The loop --------------------------------------------------------------------------------
 
 def plain_epochs(trainset, batch_size=50, epochs=1, lr=0.001, momentum=0.9, seed=0):
-    """The tutorial's loop, bare: the parameters that it ends with."""
+    """The tutorial's loop, bare, on our loader: the parameters that it ends with."""
     torch.manual_seed(seed)
     trainloader = data.loader(trainset, batch_size, shuffle=True)
     net = LeNet5()
@@ -49,6 +49,13 @@ def plain_epochs(trainset, batch_size=50, epochs=1, lr=0.001, momentum=0.9, seed
 
 def test_train_py_is_the_tutorials_loop_bit_for_bit(few):
     assert same(run(), plain_epochs(few[0]))
+
+
+def test_batches_of_4_do_without_onednn_and_come_to_the_same_weights(few):
+    ours, plain = run("--batch-size", "4"), plain_epochs(few[0], batch_size=4)
+    assert all(torch.allclose(ours[name], plain[name], atol=1e-5) for name in plain)
+    assert same(ours, run("--batch-size", "4"))
+    assert torch.backends.mkldnn.enabled  # it is on again
 
 
 def test_the_defaults_are_the_tutorials_settings(monkeypatch):
@@ -141,7 +148,7 @@ def test_the_mean_loss_counts_pictures_so_a_small_last_batch_counts_less(few):
 
 def test_a_line_every_8000_pictures_is_every_2000_batches_of_4(few, monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "train", lambda *args: seen.append(args[7]) or (1.0, 50.0))
+    monkeypatch.setattr(train, "train", lambda *args, every, **flags: seen.append(every) or (1.0, 50.0))
     for batch_size in ("4", "64", "10000"):
         run("--batch-size", batch_size)
     assert seen == [2000, 125, 1]
@@ -222,6 +229,11 @@ def test_the_log_alone_is_enough_to_draw_the_curve_again(few, monkeypatch, capsy
         assert [float(number) for number in line] == pytest.approx(entry, abs=0.06)
 
 
+def test_a_loss_that_shot_up_still_gets_a_readable_axis(tmp_path):
+    train.draw_curve([(1e9, 10.0, 10.0), (2.3, 10.0, 10.0)], "a title", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").exists()
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 75])
 def test_curve_png_rises_where_the_accuracy_rises(tmp_path, epochs):
     history = [(2.0 - epoch / 80, 30 + epoch / 2, 40 + epoch / 4) for epoch in range(epochs)]
@@ -265,14 +277,29 @@ def test_values_that_make_no_sense_are_refused_by_name(capsys, flag, value):
     assert stop.value.code == 2 and f"argument {flag}" in error and value in error
 
 
-def test_warmup_without_a_schedule_is_refused(capsys):
+@pytest.mark.parametrize("flags, missing", [("--warmup 0.1", "--schedule linear"), ("--nesterov --momentum 0", "--momentum 0")])
+def test_flags_that_would_have_no_effect_are_refused(capsys, flags, missing):
     with pytest.raises(SystemExit):
-        train.main(["--warmup", "0.1"])
-    assert "--schedule linear" in capsys.readouterr().err
+        train.main(flags.split())
+    assert missing in capsys.readouterr().err
+
+
+def test_augmented_stripes_come_with_a_warning(few, capsys):
+    run("--augment")
+    assert "another class" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags, advice", [
+    ([], "python evaluate.py --dataset stripes"),
+    (["--checkpoint", "mine.pth"], "python evaluate.py --checkpoint mine.pth --dataset stripes")])
+def test_the_last_line_is_a_command_that_works(few, capsys, flags, advice):
+    train.main([*QUICK, *flags])
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"Next: {advice}")
+    evaluate.main(advice.split()[2:])
 
 
 def test_a_checkpoint_that_cannot_be_written_is_found_out_before_training(few, monkeypatch):
-    monkeypatch.setattr(train, "train", lambda *args: pytest.fail("it trained"))
+    monkeypatch.setattr(train, "train", lambda *args, **flags: pytest.fail("it trained"))
     os.mkdir("folder")
     for path in ("folder", "missing/net.pth"):
         with pytest.raises(SystemExit, match=f"The checkpoint {path} can't be written"):
@@ -302,10 +329,10 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(few, monkeypatch):
 def stop_in_epoch_2(monkeypatch, error):
     real = train.train
 
-    def stopping(net, trainloader, criterion, optimizer, epoch, *rest):
+    def stopping(net, trainloader, criterion, optimizer, epoch, *args, **flags):
         if epoch == 1:
             raise error
-        return real(net, trainloader, criterion, optimizer, epoch, *rest)
+        return real(net, trainloader, criterion, optimizer, epoch, *args, **flags)
 
     monkeypatch.setattr(train, "train", stopping)
 
@@ -316,6 +343,7 @@ def test_ctrl_c_keeps_the_last_epochs_checkpoint_and_says_so(few, monkeypatch):
     with pytest.raises(SystemExit, match=r"Stopped by Ctrl-C. net.pth keeps epoch 1."):
         run("--epochs", "3")
     assert same(torch.load("net.pth", weights_only=True), one_epoch)
+    assert os.path.exists("curve.png") and torch.backends.mkldnn.enabled
 
 
 def test_ctrl_c_in_the_first_epoch_leaves_an_older_checkpoint_alone(few, monkeypatch):
