@@ -4,9 +4,21 @@
 
 loads what train.py saved and prints
 
-    QUOTE
+    cifar_net.pth on the test set of CIFAR-10, 10,000 pictures
 
-and draws predictions.png.
+    four pictures
+      ground truth:       cat    ship    ship   plane
+      prediction:         cat    ship   plane   plane
+      highest score:     3.37    8.25    3.98    6.76
+
+    accuracy on CIFAR-10: 60.7 % (guessing: 10 %)
+
+    accuracy of each class
+        plane   73.9 %
+          car   78.7 %
+      ...
+
+and draws predictions.png, filters.png and feature_maps.png.
 """
 import argparse
 import os

@@ -4,7 +4,14 @@
 
 trains at the tutorial's settings, and prints
 
-    QUOTE
+    CIFAR-10: 50,000 pictures, 8 epochs, batches of 4, on cpu
+    [1,  2000] loss: 2.213 | 2,024 images/s, 3 min 14 s left
+    [1,  4000] loss: 1.871 | 1,967 images/s, 3 min 15 s left
+    ...
+    epoch 1: training loss 1.720, training accuracy 36.4 %, test accuracy on CIFAR-10 47.7 %
+    ...
+    epoch 8: training loss 0.932, training accuracy 66.9 %, test accuracy on CIFAR-10 60.7 %
+    The network is in cifar_net.pth, its progress in curve.png. Next: python evaluate.py
 
 Then: python evaluate.py
 """

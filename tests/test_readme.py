@@ -108,3 +108,20 @@ def test_imports_run_one_way():
 def test_help_says_what_a_script_does(name, tmp_path):
     done = subprocess.run([sys.executable, os.path.join(ROOT, name), "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "--dataset" in done.stdout and done.stdout.isascii()
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_what_a_script_quotes_at_its_top_stands_in_the_readme_too(name):
+    quoted = [line[4:] for line in ast.get_docstring(ast.parse(read(f"{name}.py")), clean=False).splitlines()
+              if line.startswith("    ") and "python " + name not in line and "..." not in line]
+    assert len(quoted) > 5
+    for line in quoted:
+        assert line in README, line
+
+
+def test_the_run_in_the_readme_has_the_form_of_the_log_and_ends_above_the_tutorials_60():
+    lines = re.findall(r"^\[\d, +\d+\] loss: \d\.\d{3} \| [\d,]+ images/s, \d+ min \d\d s left$", README, re.M)
+    epochs = re.findall(r"^epoch (\d): training loss \d\.\d{3}, training accuracy [\d.]+ %, test accuracy on CIFAR-10 ([\d.]+) %$",
+                        README, re.M)
+    assert len(lines) == 6 and [int(epoch) for epoch, _ in epochs] == list(range(1, 9)) and float(epochs[-1][1]) >= 60
+    assert f"accuracy on CIFAR-10: {epochs[-1][1]} %" in README  # evaluate.py found what train.py had found
