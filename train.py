@@ -226,7 +226,7 @@ def run(args):
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum, nesterov=args.nesterov,
                                 weight_decay=args.weight_decay, fused=True)  # fused: one pass over all parameters
 
-    print(f"\n{name}: {len(trainset):,} pictures, {args.epochs} epochs, batches of {args.batch_size}, on {device}")
+    print(f"\n{name}: {len(trainset):,} pictures, {args.epochs} epoch{'s' * (args.epochs > 1)}, batches of {args.batch_size}, on {device}")
     history = []
     try:
         for epoch in range(args.epochs):
