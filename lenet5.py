@@ -168,7 +168,7 @@ def conv_by_hand(x, weight, bias):
 
 
 def conv_backward(x, weight, dy, dweight, dbias):
-    """The same six loops: wherever weight * x went into y, weight's gradient grows by x * dy, and x's by weight * dy."""
+    """The same six loops: where weight * x went into y, the weight's gradient takes x * dy, and x's weight * dy."""
     outputs, channels, K = len(weight), len(x), len(weight[0][0])
     dx = zeros_like(x)
     for o in range(outputs):

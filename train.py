@@ -226,7 +226,8 @@ def run(args):
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum, nesterov=args.nesterov,
                                 weight_decay=args.weight_decay, fused=True)  # fused: one pass over all parameters
 
-    print(f"\n{name}: {len(trainset):,} pictures, {args.epochs} epoch{'s' * (args.epochs > 1)}, batches of {args.batch_size}, on {device}")
+    print(f"\n{name}: {len(trainset):,} pictures, {args.epochs} epoch{'s' * (args.epochs > 1)}, "
+          f"batches of {args.batch_size}, on {device}")
     history = []
     try:
         for epoch in range(args.epochs):
@@ -234,8 +235,8 @@ def run(args):
             # more than doubles the speed at batch 64, but takes longer than it saves on four pictures.
             torch.backends.mkldnn.enabled = args.batch_size >= 16
             loss, train_accuracy = train(
-                net, trainloader, criterion, optimizer, epoch, args.epochs, device, every=max(1, 8000 // args.batch_size),
-                schedule=args.schedule, warmup=args.warmup, augment=args.augment)
+                net, trainloader, criterion, optimizer, epoch, args.epochs, device,
+                every=max(1, 8000 // args.batch_size), schedule=args.schedule, warmup=args.warmup, augment=args.augment)
             torch.backends.mkldnn.enabled = True
             test_accuracy = accuracy(*predict(net, testloader, device))
             save(net, path)
@@ -249,7 +250,8 @@ def run(args):
         torch.backends.mkldnn.enabled = True
         if history:
             draw_curve(history, f"LeNet-5 on {name}", "curve.png")
-    flags = (f" --checkpoint {path}" if args.checkpoint else "") + (" --dataset stripes" if name == data.STRIPES else "")
+    flags = f" --checkpoint {path}" if args.checkpoint else ""
+    flags += " --dataset stripes" if name == data.STRIPES else ""
     print(f"The network is in {path}, its progress in curve.png. Next: python evaluate.py{flags}")
 
 
