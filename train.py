@@ -195,13 +195,12 @@ def number(kind, low, high=math.inf, above=False):
 
 def run(args):
     """The tutorial's chapter 4, top to bottom."""
-    device = pick_device(args.device)
-
     # Weights start at random, and pictures come in random order. One seed fixes both: the same seed gives
     # the same network, bit for bit (on the same machine, with the same PyTorch and number of threads).
     torch.manual_seed(args.seed)
     torch.backends.cudnn.deterministic = True  # on an NVIDIA card, this too
 
+    device = pick_device(args.device)
     name, trainset, testset = data.load(args.dataset, args.data_dir)
     path = args.checkpoint or PATHS[name]
     check_writable(path)
