@@ -204,8 +204,9 @@ def run(args):
     print("  highest score: ", " ".join(f"{value:7.2f}" for value in values))
 
     predicted, labels = predict(net, testloader, device)
-    print(f"\naccuracy on {name}: {accuracy(predicted, labels):.1f} % (guessing: 10 %)")
-    if accuracy(predicted, labels) < 20:
+    percent = accuracy(predicted, labels)
+    print(f"\naccuracy on {name}: {percent:.1f} % (guessing: 10 %)")
+    if percent < 20:
         print("That is little better than guessing. Did this network learn from another set? See --dataset.")
 
     table = confusion_table(predicted, labels)
@@ -218,7 +219,7 @@ def run(args):
     for k in range(10):
         print(f"  {classes[k]:>7}" + " ".join(f"{count:7d}" for count in table[k]))
 
-    draw_predictions(testset, predicted, f"{name}: {accuracy(predicted, labels):.1f} % right", "predictions.png")
+    draw_predictions(testset, predicted, f"{name}: {percent:.1f} % right", "predictions.png")
     draw_filters(net, "filters.png")
     draw_feature_maps(net, images[0].to(device), "feature_maps.png")
     print("\npredictions.png shows the first 32 test pictures with their predictions,")
