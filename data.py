@@ -221,6 +221,19 @@ def load(dataset="auto", root="data"):
     return STRIPES, *stripes()
 
 
+def hold_out(trainset, n):
+    """Set the last n pictures aside: returns (trainset without them, the n), two Pictures that share no picture.
+
+    Whoever tries ten settings and keeps the one that did best on the test set has chosen it for its luck with those
+    pictures too, and reports that luck as skill. So compare settings on held-out pictures, and keep the test for the end.
+    Raises ValueError unless pictures remain on both sides.
+    """
+    if not 0 < n < len(trainset):
+        raise ValueError(f"{n:,} pictures can't be held out of {len(trainset):,}: choose from 1 to {len(trainset) - 1:,}.")
+    images, labels, classes = trainset.images, trainset.labels, trainset.classes
+    return Pictures(images[:-n], labels[:-n], classes), Pictures(images[-n:], labels[-n:], classes)
+
+
 def add_arguments(parser, auto="cifar10 if it can be had, or else stripes"):
     """The flags that every script has; auto says what --dataset auto means there."""
     parser.add_argument("--dataset", choices=("auto", "cifar10", "stripes"), default="auto",

@@ -86,14 +86,11 @@ def predict(net, testloader, device="cpu"):
     """Returns (predicted, labels), two int64 tensors (N,): what net says of each picture, and what it is."""
     predicted_all, labels_all = [], []
     net.eval()  # dropout and batch norm work differently in an exam; LeNet-5 has neither, your next network may
-    # channels_last: the same tensor, but with the three colours of a pixel side by side in memory, as convolution
-    # and pooling read them: a quarter faster here. Networks that flatten with view() can't take it.
-    order = torch.channels_last if isinstance(net, LeNet5) else torch.contiguous_format
     # Learning needs every layer's output again on the way back, so PyTorch keeps them all;
     # no_grad says that there will be no way back, which saves that memory and some time.
     with torch.no_grad():
         for images, labels in testloader:
-            outputs = net(images.to(device, memory_format=order))  # (N, 3, 32, 32) -> (N, 10)
+            outputs = net(images.to(device))      # (N, 3, 32, 32) -> (N, 10)
             _, predicted = torch.max(outputs, 1)  # of each row: the greatest score, and where it stands
             predicted_all.append(predicted.cpu())
             labels_all.append(labels)
@@ -189,6 +186,8 @@ def run(args):
     checkpoint, dataset = choose(args.checkpoint, args.dataset)
     device = pick_device(args.device)
     net = load_checkpoint(checkpoint, device)
+    if device == "cpu":
+        net.to(memory_format=torch.channels_last)  # faster: run() in train.py says why
     name, _, testset = data.load(dataset, args.data_dir)
     testloader = data.loader(testset, batch_size=250, shuffle=False)
     classes = testset.classes

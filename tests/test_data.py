@@ -93,6 +93,16 @@ def test_the_tutorials_own_line_works_too(few):
     assert torch.equal(images, ours[0]) and torch.equal(labels, ours[1])
 
 
+def test_hold_out_parts_a_set_in_two(few):
+    rest, held_out = data.hold_out(few[0], 50)
+    assert torch.equal(torch.cat([rest.images, held_out.images]), few[0].images)
+    assert torch.equal(torch.cat([rest.labels, held_out.labels]), few[0].labels)
+    assert (len(rest), len(held_out)) == (350, 50) and rest.classes == held_out.classes == few[0].classes
+    for n in (0, 400, -1):
+        with pytest.raises(ValueError, match="can't be held out"):
+            data.hold_out(few[0], n)
+
+
 # ---- imshow ----------------------------------------------------------------------------------
 
 def test_imshow_undoes_the_normalisation_for_all_256_bytes():

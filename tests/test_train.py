@@ -37,6 +37,8 @@ def plain_epochs(trainset, batch_size=50, epochs=1, lr=0.001, momentum=0.9, seed
     torch.manual_seed(seed)
     trainloader = data.loader(trainset, batch_size, shuffle=True)
     net = LeNet5()
+    if batch_size >= 16:
+        net.to(memory_format=torch.channels_last)  # adds up in another order, and so rounds differently
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum, fused=True)
     for epoch in range(epochs):
@@ -58,6 +60,14 @@ def test_batches_of_4_do_without_onednn_and_come_to_the_same_weights(few):
     assert torch.backends.mkldnn.enabled  # it is on again
 
 
+def test_the_order_in_memory_changes_no_answer(images):
+    net = LeNet5()
+    before = net(images)
+    net.to(memory_format=torch.channels_last)
+    assert torch.allclose(net(images), before, atol=1e-6)
+    assert list(net.state_dict()) == list(LeNet5().state_dict())
+
+
 def test_the_defaults_are_the_tutorials_settings(monkeypatch):
     seen = []
     monkeypatch.setattr(train, "run", seen.append)
@@ -65,7 +75,7 @@ def test_the_defaults_are_the_tutorials_settings(monkeypatch):
     args = vars(seen[0])
     assert (args["batch_size"], args["lr"], args["momentum"]) == (4, 0.001, 0.9)
     assert args["schedule"] == "constant" and args["weight_decay"] == args["warmup"] == 0
-    assert not args["nesterov"] and not args["augment"]
+    assert not args["nesterov"] and not args["augment"] and not args["hold_out"]
     assert args["dataset"] == "auto" and args["device"] == "auto" and args["epochs"] == 8
 
 
@@ -82,7 +92,8 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(few):
 
 
 def test_each_default_of_a_later_flag_changes_nothing(few):
-    assert same(run(), run("--schedule", "constant", "--weight-decay", "0", "--warmup", "0"))
+    assert same(run(), run("--schedule", "constant", "--weight-decay", "0", "--warmup", "0",
+                           "--hold-out", "0"))
 
 
 @pytest.mark.parametrize("flags", [["--nesterov"], ["--weight-decay", "0.01"], ["--schedule", "linear"], ["--augment"],
@@ -176,6 +187,27 @@ def test_the_test_set_is_never_augmented_and_never_trained_on(few, monkeypatch):
     assert torch.equal(few[1].images, before)
 
 
+def test_held_out_pictures_are_examined_on_never_trained_on_and_the_test_set_stays_shut(few, monkeypatch, capsys):
+    trained_on, examined = [], []
+    normal_train, normal_predict = train.train, train.predict
+    monkeypatch.setattr(train, "train", lambda net, trainloader, *args, **flags:
+                        trained_on.append(trainloader.dataset.images) or normal_train(net, trainloader, *args, **flags))
+    monkeypatch.setattr(train, "predict", lambda net, testloader, device:
+                        examined.append(testloader.dataset.images) or normal_predict(net, testloader, device))
+    run("--hold-out", "50")
+    assert torch.equal(trained_on[0], few[0].images[:350]) and torch.equal(examined[0], few[0].images[350:])
+    printed = capsys.readouterr().out
+    assert "350 pictures" in printed and "held-out accuracy on STRIPES" in printed and "test accuracy" not in printed
+    assert "without --hold-out" in printed
+
+
+@pytest.mark.parametrize("number", ["400", "401"])
+def test_holding_out_everything_is_refused(few, number):
+    with pytest.raises(SystemExit, match=f"train.py: {number} pictures can't be held out of 400: choose from 1 to 399"):
+        run("--hold-out", number)
+    assert not os.path.exists("net.pth")
+
+
 # ---- The schedule ----------------------------------------------------------------------------
 
 def test_linear_starts_at_1_and_ends_one_step_above_0():
@@ -214,17 +246,18 @@ def test_the_log_shows_the_trace_then_each_epoch_then_what_to_do_next(few, capsy
     assert places == sorted(places)
     net = evaluate.load_checkpoint("net.pth")
     percent = evaluate.accuracy(*evaluate.predict(net, data.loader(few[1], 50, shuffle=False)))
-    assert f"test accuracy on STRIPES (not CIFAR-10) {percent:.1f} %" in printed.splitlines()[-2]
+    assert f"test accuracy on STRIPES (not CIFAR-10) {percent:.1f} %" in printed.splitlines()[-3]
+    assert re.match(r"\d+ s of training, [\d,]+ images/s\. The network is in net\.pth", printed.splitlines()[-2])
 
 
 def test_the_log_alone_is_enough_to_draw_the_curve_again(few, monkeypatch, capsys):
     drawn = []
-    monkeypatch.setattr(train, "draw_curve", lambda history, title, path: drawn.append((history, title, path)))
+    monkeypatch.setattr(train, "draw_curve", lambda *args: drawn.append(args))
     run("--epochs", "3")
-    (history, title, path), = drawn
+    (history, title, path, exam), = drawn
     lines = re.findall(r"epoch \d+: training loss ([\d.]+), training accuracy ([\d.]+) %, test accuracy on .+? ([\d.]+) %",
                        capsys.readouterr().out)
-    assert len(lines) == len(history) == 3 and path == "curve.png" and "STRIPES (not CIFAR-10)" in title
+    assert len(lines) == len(history) == 3 and (path, exam) == ("curve.png", "test") and "STRIPES (not CIFAR-10)" in title
     for line, entry in zip(lines, history):
         assert [float(number) for number in line] == pytest.approx(entry, abs=0.06)
 
@@ -268,7 +301,7 @@ def test_importing_a_script_prints_nothing_and_trains_nothing(tmp_path):
 @pytest.mark.parametrize("flag, value", [
     ("--epochs", "0"), ("--epochs", "-1"), ("--epochs", "1.5"), ("--batch-size", "0"), ("--batch-size", "four"),
     ("--lr", "-0.1"), ("--lr", "0"), ("--lr", "nan"), ("--lr", "inf"), ("--momentum", "1"), ("--momentum", "-0.1"),
-    ("--momentum", "nan"), ("--weight-decay", "-1"), ("--weight-decay", "nan"), ("--warmup", "1"), ("--seed", "-1"),
+    ("--momentum", "nan"), ("--hold-out", "-1"), ("--hold-out", "0.1"), ("--weight-decay", "-1"), ("--weight-decay", "nan"), ("--warmup", "1"), ("--seed", "-1"),
     ("--dataset", "mnist"), ("--device", "tpu"), ("--schedule", "cosine")])
 def test_values_that_make_no_sense_are_refused_by_name(capsys, flag, value):
     with pytest.raises(SystemExit) as stop:
