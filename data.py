@@ -43,6 +43,7 @@ CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship"
 # What a set is called beside every result. The stand-in's classes are ten angles: see stripes().
 CIFAR = "CIFAR-10"
 STRIPES = "STRIPES (not CIFAR-10)"
+DATASETS = ("auto", "cifar10", "stripes")  # what load() and --dataset take
 ANGLES = tuple(f"{18 * k} deg" for k in range(10))
 
 # The same archive, byte for byte (its MD5 is checked), at three addresses: fast copies first. The
@@ -207,7 +208,10 @@ def load(dataset="auto", root="data"):
     """Returns (name, trainset, testset); name is CIFAR or STRIPES, and belongs beside every result.
 
     dataset: "cifar10"; "stripes"; or "auto", which is CIFAR-10, or stripes where no address sends it.
+    Raises ValueError for any other name, and what cifar10() raises.
     """
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset is one of {', '.join(DATASETS)}, not {dataset!r}.")
     if dataset != "stripes":
         try:
             return CIFAR, *cifar10(root)
@@ -222,21 +226,21 @@ def load(dataset="auto", root="data"):
 
 
 def hold_out(trainset, n):
-    """Set the last n pictures aside: returns (trainset without them, the n), two Pictures that share no picture.
+    """Set the last n pictures aside: returns (the others, those n), two Pictures that share no picture.
 
-    Whoever tries ten settings and keeps the one that did best on the test set has chosen it for its luck with those
-    pictures too, and reports that luck as skill. So compare settings on held-out pictures, and keep the test for the end.
+    Of ten settings tried on the test set, the best one owes part of its lead to luck with just those pictures.
+    So compare settings on held-out ones, and keep the test for the end, where it can't have been chosen by.
     Raises ValueError unless pictures remain on both sides.
     """
     if not 0 < n < len(trainset):
-        raise ValueError(f"{n:,} pictures can't be held out of {len(trainset):,}: choose from 1 to {len(trainset) - 1:,}.")
+        raise ValueError(f"{n:,} pictures can't be held out of {len(trainset):,}: take 1 to {len(trainset) - 1:,}.")
     images, labels, classes = trainset.images, trainset.labels, trainset.classes
     return Pictures(images[:-n], labels[:-n], classes), Pictures(images[-n:], labels[-n:], classes)
 
 
 def add_arguments(parser, auto="cifar10 if it can be had, or else stripes"):
     """The flags that every script has; auto says what --dataset auto means there."""
-    parser.add_argument("--dataset", choices=("auto", "cifar10", "stripes"), default="auto",
+    parser.add_argument("--dataset", choices=DATASETS, default="auto",
                         help=f"stripes is the stand-in that data.py draws; auto: {auto}")
     parser.add_argument("--data-dir", default="data", help="folder of the CIFAR-10 files")
 
@@ -245,7 +249,7 @@ def add_arguments(parser, auto="cifar10 if it can be had, or else stripes"):
 
 
 def augment(images):
-    """Flip half of the pictures left to right, shift each by up to 2 pixels: (N, 3, 32, 32) -> the same.
+    """Flip each picture left to right or not, and shift it by up to 2 pixels: (N, 3, 32, 32) -> the same.
 
     Each picture draws its own numbers, anew each time it is seen. So one picture becomes 5 * 5 * 2 = 50, which
     are harder to learn by heart, and a cat that looks left teaches about cats that look right.

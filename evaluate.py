@@ -8,14 +8,14 @@ loads what train.py saved and prints
 
     four pictures
       ground truth:       cat    ship    ship   plane
-      prediction:         cat    ship   plane   plane
-      highest score:     3.37    8.25    3.98    6.76
+      prediction:         dog    ship   truck   plane
+      highest score:     4.27    9.01    3.21    4.56
 
-    accuracy on CIFAR-10: 60.7 % (guessing: 10 %)
+    accuracy on CIFAR-10: 61.0 % (guessing: 10 %)
 
     accuracy of each class
-        plane   73.9 %
-          car   78.7 %
+        plane   65.4 %
+          car   72.5 %
       ...
 
 and draws predictions.png, filters.png and feature_maps.png.
@@ -69,7 +69,7 @@ def load_checkpoint(path, device="cpu"):
     except OSError as error:
         raise ValueError(f"The checkpoint {path} can't be read: {error.strerror}.")
     except Exception as error:  # torch.load has many ways to say that this is not what torch.save wrote
-        if "global" in str(error).lower():  # the pickle's word for "call this function"
+        if "global" in str(error).lower():  # GLOBAL is pickle's word for "import this function"
             raise ValueError(f"{path} holds more than numbers: reading it would run code, so nothing was read. "
                              "If it is your own, from torch.save(net, ...), save net.state_dict() instead.")
         raise ValueError(f"{path} is no checkpoint, or a damaged one. Run python train.py to make a new one.")
@@ -144,7 +144,7 @@ def draw_filters(net, path):
 def draw_feature_maps(net, image, path):
     """One picture, (3, 32, 32), on its way through the network: what each map found, and where.
 
-    Black is 0 (ReLU lets nothing negative pass), white the highest value in that layer.
+    In the maps, black is 0 (ReLU lets nothing negative pass), and white the highest value in that layer.
     """
     rows = trace(net, image[None])
     sheet = Image.new("RGB", (936, 1048), "white")
@@ -157,6 +157,7 @@ def draw_feature_maps(net, image, path):
             maps = (maps / maps.max().clamp(min=1e-9) * 2 - 1).transpose(0, 1)          # (C, 1, H, W): C grey pictures
         count, size = row.shape[1:3]
         scale = (140 if columns < 8 else 110) // size                   # of one pixel
+        # Enlarged here, not by imshow(), so that make_grid()'s lines between the maps stay thin.
         maps = maps.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
         picture = data.imshow(make_grid(maps, nrow=columns, padding=4, pad_value=1), scale=1)
         draw.text((12, y), f"{name}: {count} of {size}x{size}", "black", font_size=16)
@@ -168,7 +169,7 @@ def draw_feature_maps(net, image, path):
 def choose(checkpoint, dataset):
     """Returns (checkpoint, dataset), filled in where they are None and "auto".
 
-    Only a network that has learned stripes can name stripes, so where one of the two is left open, the other
+    Only a network that has learned stripes can answer in angles, so where one of the two is left open, the other
     decides; where both are, it is CIFAR-10, unless stripes are all that train.py has left here.
     """
     cifar_path, stripes_path = PATHS[data.CIFAR], PATHS[data.STRIPES]

@@ -23,8 +23,8 @@ of the same network written as plain Python loops beside PyTorch's:
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to
 Document Recognition", Proceedings of the IEEE 86(11), 1998. The tutorial's network, and so this
-one, reads colour where the paper's reads grey digits, and is simpler: ReLU for a scaled tanh,
-max-pooling for averages with weights, every map of conv1 joined to every filter of conv2, and a
+one, reads colour where the paper's reads grey digits, and is simpler: ReLU in place of a
+scaled tanh, max-pooling in place of averages with weights, every map of conv1 joined to every filter of conv2, and a
 plain linear layer at the end.
 """
 import math
@@ -61,7 +61,7 @@ class LeNet5(nn.Module):
         # So we look at the shape first, and below we flatten each picture by itself.
         if x.shape[1:] != (3, 32, 32):
             raise ValueError(f"LeNet5 expects images of shape (N, 3, 32, 32), got {tuple(x.shape)}")
-        # ReLU, max(0, x), bends the line: without it, two layers in a row could do no more than one.
+        # ReLU, max(0, x), bends the line: without it, fc1, fc2 and fc3 in a row could do no more than one of them.
         x = self.pool(F.relu(self.conv1(x)))  # (N, 3, 32, 32) -> (N, 6, 28, 28)  -> (N, 6, 14, 14)
         x = self.pool(F.relu(self.conv2(x)))  # (N, 6, 14, 14) -> (N, 16, 10, 10) -> (N, 16, 5, 5)
         x = torch.flatten(x, 1)               # (N, 16, 5, 5)  -> (N, 400)
@@ -130,9 +130,9 @@ def print_trace(rows):
 # ---- By hand: the same network as nothing but loops ------------------------------------------
 #
 # Plain Python numbers in nested lists, one picture at a time. x is what goes into a layer, y what comes out,
-# and dx, dy are the gradients: how much the loss changes for a small change of each number in x or y.
+# and dx, dy are the gradients: how fast the loss grows with each number in x or y.
 # Forward makes y out of x; backward makes dx out of dy, by the chain rule, so it runs from the last layer
-# to the first. A weight's gradient is *added* to what stands in dw, as PyTorch adds it to .grad.
+# to the first. A weight's gradient is *added* to what stands in dweight, as PyTorch adds it to .grad.
 
 
 def zeros(*shape):
@@ -168,7 +168,7 @@ def conv_by_hand(x, weight, bias):
 
 
 def conv_backward(x, weight, dy, dweight, dbias):
-    """The same six loops: where weight * x went into y, the weight's gradient takes x * dy, and x's weight * dy."""
+    """The same six loops: where weight * x went into y, dweight takes x * dy, and dx takes weight * dy."""
     outputs, channels, K = len(weight), len(x), len(weight[0][0])
     dx = zeros_like(x)
     for o in range(outputs):
@@ -263,9 +263,10 @@ def linear_backward(x, weight, dy, dweight, dbias):
 
 def softmax_by_hand(outputs):
     """p[k] = exp(outputs[k]) / sum of all exp: ten scores -> ten probabilities."""
-    highest = max(outputs)  # taken off all scores it changes no p, and exp() can't overflow
+    highest = max(outputs)  # subtracting it from every score changes no p, and keeps exp() from overflowing
     powers = [math.exp(score - highest) for score in outputs]
-    return [power / sum(powers) for power in powers]
+    total = sum(powers)
+    return [power / total for power in powers]
 
 
 def forward_by_hand(w, image):
@@ -297,7 +298,7 @@ def backward_by_hand(w, images, labels):
         a1, r1, p1, a2, r2, p2, f, a3, r3, a4, r4, outputs = forward_by_hand(w, image)
         p = softmax_by_hand(outputs)
         loss += -math.log(p[label]) / len(images)  # cross-entropy, the mean over the batch
-        # Its gradient is as simple as can be: each probability, less what it should have been (1 or 0).
+        # Its gradient for the ten outputs is simple: each probability, less what it should have been (1 or 0).
         d = [(p[k] - (k == label)) / len(images) for k in range(len(p))]
         d = linear_backward(r4, w["fc3.weight"], d, g["fc3.weight"], g["fc3.bias"])
         d = linear_backward(r3, w["fc2.weight"], relu_backward(a4, d), g["fc2.weight"], g["fc2.bias"])

@@ -150,6 +150,12 @@ def test_classes_of_the_stand_in_are_angles(stripes):
     assert stripes[0].classes == tuple(f"{angle} deg" for angle in range(0, 180, 18))
 
 
+def test_load_knows_three_names_and_refuses_others(monkeypatch):
+    monkeypatch.setattr(data, "cifar10", lambda root: pytest.fail("it looked for CIFAR-10"))
+    with pytest.raises(ValueError, match="auto, cifar10, stripes, not 'CIFAR10'"):
+        data.load("CIFAR10")
+
+
 # ---- Augmentation ----------------------------------------------------------------------------
 
 def shifted(image, down, right, flip):

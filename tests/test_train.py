@@ -2,6 +2,7 @@
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -198,12 +199,17 @@ def test_held_out_pictures_are_examined_on_never_trained_on_and_the_test_set_sta
     assert torch.equal(trained_on[0], few[0].images[:350]) and torch.equal(examined[0], few[0].images[350:])
     printed = capsys.readouterr().out
     assert "350 pictures" in printed and "held-out accuracy on STRIPES" in printed and "test accuracy" not in printed
-    assert "without --hold-out" in printed
+    assert "without --hold-out" in printed and "evaluate.py" not in printed
+
+
+def test_a_trial_on_held_out_pictures_leaves_the_network_alone(few):
+    train.main([*QUICK, "--hold-out", "50"])
+    assert "held_out_stripes_net.pth" in os.listdir() and "stripes_net.pth" not in os.listdir()
 
 
 @pytest.mark.parametrize("number", ["400", "401"])
 def test_holding_out_everything_is_refused(few, number):
-    with pytest.raises(SystemExit, match=f"train.py: {number} pictures can't be held out of 400: choose from 1 to 399"):
+    with pytest.raises(SystemExit, match=f"train.py: {number} pictures can't be held out of 400: take 1 to 399"):
         run("--hold-out", number)
     assert not os.path.exists("net.pth")
 
@@ -310,7 +316,7 @@ def test_values_that_make_no_sense_are_refused_by_name(capsys, flag, value):
     assert stop.value.code == 2 and f"argument {flag}" in error and value in error
 
 
-@pytest.mark.parametrize("flags, missing", [("--warmup 0.1", "--schedule linear"), ("--nesterov --momentum 0", "--momentum 0")])
+@pytest.mark.parametrize("flags, missing", [("--warmup 0.1", "--schedule linear"), ("--nesterov --momentum 0", "--momentum above 0")])
 def test_flags_that_would_have_no_effect_are_refused(capsys, flags, missing):
     with pytest.raises(SystemExit):
         train.main(flags.split())
@@ -324,11 +330,12 @@ def test_augmented_stripes_come_with_a_warning(few, capsys):
 
 @pytest.mark.parametrize("flags, advice", [
     ([], "python evaluate.py --dataset stripes"),
-    (["--checkpoint", "mine.pth"], "python evaluate.py --checkpoint mine.pth --dataset stripes")])
+    (["--checkpoint", "my net.pth"], "python evaluate.py --checkpoint 'my net.pth' --dataset stripes"),
+    (["--data-dir", "elsewhere"], "python evaluate.py --dataset stripes --data-dir elsewhere")])
 def test_the_last_line_is_a_command_that_works(few, capsys, flags, advice):
     train.main([*QUICK, *flags])
-    assert capsys.readouterr().out.splitlines()[-1].endswith(f"Next: {advice}")
-    evaluate.main(advice.split()[2:])
+    assert capsys.readouterr().out.splitlines()[-1] == f"Next: {advice}"
+    evaluate.main(shlex.split(advice)[2:])
 
 
 def test_a_checkpoint_that_cannot_be_written_is_found_out_before_training(few, monkeypatch):
