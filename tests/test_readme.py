@@ -48,6 +48,23 @@ def test_every_command_has_flags_that_train_py_takes(monkeypatch):
     assert len(seen) >= 5
 
 
+def test_the_ladder_has_a_command_for_each_rung_and_the_race_runs_the_fast_one(monkeypatch):
+    import benchmark
+    rungs = re.findall(r"^\| (\d+) \| (.+?) \| (\d+) \|", README, re.M)
+    commands = re.search(r"one line for each rung:\n\n```\n(.+?)\n```", README, re.S)[1].splitlines()
+    reasons = re.findall(r"^(\d+)\. \*\*", README.split("What each change does:")[1].split("## 7.")[0], re.M)
+    numbers = [number for number, _, _ in rungs]
+    assert numbers == reasons == [str(k + 1) for k in range(len(commands))]
+    seen = []
+    monkeypatch.setattr(train, "run", seen.append)
+    for (_, change, epochs), command in zip(rungs, commands):
+        train.main(command.split()[2:])
+        assert seen[-1].epochs == int(epochs)
+        if "**fast**" in change:
+            fast = vars(seen[-1])
+    assert benchmark.FAST == {flag: fast[flag] for flag in benchmark.FAST} and not fast["augment"]
+
+
 def test_every_flag_in_the_readme_exists(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])
