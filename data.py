@@ -43,8 +43,9 @@ CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship"
 # What a set is called beside every result. The stand-in's classes are ten angles: see stripes().
 CIFAR = "CIFAR-10"
 STRIPES = "STRIPES (not CIFAR-10)"
-DATASETS = ("auto", "cifar10", "stripes")  # what load() and --dataset take
 ANGLES = tuple(f"{18 * k} deg" for k in range(10))
+
+DATASETS = ("auto", "cifar10", "stripes")  # what load() and --dataset take
 
 # The same archive, byte for byte (its MD5 is checked), at three addresses: fast copies first. The
 # official host, last, has been slow since June 2026 (pytorch/vision#9536): people wait 40 to 57 minutes.

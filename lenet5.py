@@ -23,9 +23,9 @@ of the same network written as plain Python loops beside PyTorch's:
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to
 Document Recognition", Proceedings of the IEEE 86(11), 1998. The tutorial's network, and so this
-one, reads colour where the paper's reads grey digits, and is simpler: ReLU in place of a
-scaled tanh, max-pooling in place of averages with weights, every map of conv1 joined to every filter of conv2, and a
-plain linear layer at the end.
+one, reads colour where the paper's reads grey digits, and is simpler: ReLU in place of a scaled
+tanh, max-pooling in place of averages with weights, every map of conv1 joined to every filter of
+conv2, and a plain linear layer at the end.
 """
 import math
 import time
@@ -321,8 +321,7 @@ def main():
     weights = {name: parameter.tolist() for name, parameter in net.state_dict().items()}
     with torch.no_grad():
         net(images)  # the first call makes preparations that later ones find made, so the second is timed
-    start = time.perf_counter()
-    with torch.no_grad():
+        start = time.perf_counter()
         by_torch = net(images)[0].tolist()
     middle = time.perf_counter()
     by_hand = forward_by_hand(weights, images[0].tolist())[-1]

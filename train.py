@@ -294,7 +294,8 @@ def main(argv=None):
     parser.add_argument("--hold-out", type=number(int, 0), default=0, metavar="N",
                         help="set N training pictures aside, and examine on them instead of on the test set")
     parser.add_argument("--seed", type=number(int, 0, 2**63), default=0, help="starts all random numbers")
-    parser.add_argument("--checkpoint", help="file to save the network in; None: cifar_net.pth, or stripes_net.pth")
+    parser.add_argument("--checkpoint", help="file to save the network in; None: cifar_net.pth or stripes_net.pth, "
+                        "with held_out_ before it where there is --hold-out")
     data.add_arguments(parser)
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto",
                         help="where to compute; auto: cuda, or else mps, or else cpu")
