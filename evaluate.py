@@ -1,15 +1,15 @@
-"""The exam: what the network does with pictures it has never seen (chapter 5, "Prediction Test data set").
+"""The test: what the network says about images it has never seen (chapter 5, "Prediction Test data set").
 
     python evaluate.py
 
 loads what train.py saved and prints
 
-    cifar_net.pth on the test set of CIFAR-10, 10,000 pictures
+    cifar_net.pth on the test set of CIFAR-10, 10,000 images
 
-    four pictures
+    the first four
       ground truth:       cat    ship    ship   plane
       prediction:         dog    ship   truck   plane
-      highest score:     4.27    9.01    3.21    4.56
+      its logit:         4.27    9.01    3.21    4.56
 
     accuracy on CIFAR-10: 61.0 % (guessing: 10 %)
 
@@ -18,59 +18,95 @@ loads what train.py saved and prints
           car   72.5 %
       ...
 
-and draws predictions.png, filters.png and feature_maps.png.
+and draws predictions.png, mistakes.png, filters.png and feature_maps.png. Or, for photos of your own:
+
+    python evaluate.py --image cat.jpg
 """
 import argparse
 import os
-import sys
 import warnings
 
 import torch
-from PIL import Image, ImageDraw
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from torch.utils.data import DataLoader
+from torchvision.transforms.functional import center_crop, resize
 from torchvision.utils import make_grid
 
 import data
 from lenet5 import LeNet5, trace
 
 # Where train.py saves a network, and this script looks for it.
-PATHS = {data.CIFAR: "cifar_net.pth", data.STRIPES: "stripes_net.pth"}
+PATHS = {"cifar10": "cifar_net.pth", "stripes": "stripes_net.pth"}
 
 
-def pick_device(name="auto"):
-    """The device to compute on: "cuda", "mps" or "cpu"; "auto" is the first of these that is here.
+def run(args):
+    """The tutorial's chapter 5, top to bottom."""
+    data.check_writable("predictions.png", "mistakes.png", "filters.png", "feature_maps.png")
+    checkpoint, dataset = choose(args.checkpoint, args.dataset)
+    device = pick_device(args.device)
+    net = load_checkpoint(checkpoint, device)
+    dataset, root = data.find(dataset, args.data_dir)
+    testset = data.load(dataset, root, train=False)
+    testloader = DataLoader(testset, batch_size=250, shuffle=False, collate_fn=tuple)
+    name, classes = testset.name, testset.classes
 
-    Raises ValueError for one that is not here.
-    """
-    devices = ["cpu"]
-    if torch.backends.mps.is_available():  # the graphics processor of an Apple computer
-        devices.insert(0, "mps")
-    if torch.cuda.is_available():
-        devices.insert(0, "cuda")
-    if name == "auto":
-        return devices[0]
-    if name not in devices:
-        raise ValueError(f"There is no {name} device here. Use --device {' or '.join(devices)}, or leave --device out.")
-    return name
+    print(f"{checkpoint} on the test set of {name}, {len(testset):,} images")
+    outputs, labels = predict(net, testloader, device)
+    values, predicted = torch.max(outputs, 1)  # of each row: the greatest logit, and where it stands
+    print("\nthe first four")
+    print("  ground truth:  ", " ".join(f"{classes[label]:>7}" for label in labels[:4]))
+    print("  prediction:    ", " ".join(f"{classes[label]:>7}" for label in predicted[:4]))
+    print("  its logit:     ", " ".join(f"{value:7.2f}" for value in values[:4]))
+
+    percent = accuracy(outputs, labels)
+    print(f"\naccuracy on {name}: {percent:.1f} % (guessing: 10 %)")
+    if percent < 20:
+        print("That is little better than guessing. Was this network trained on another set? See --dataset.")
+
+    matrix = confusion_matrix(predicted, labels)
+    print("\naccuracy of each class")
+    for k in range(10):
+        print(f"  {classes[k]:>7}  {100 * matrix[k, k] / matrix[k].sum():5.1f} %")
+
+    print("\nconfusion matrix: a row for what the images are, a column for what the network says")
+    print(" " * 9 + " ".join(f"{label:>7}" for label in classes))
+    for k in range(10):
+        print(f"  {classes[k]:>7}" + " ".join(f"{count:7d}" for count in matrix[k]))
+
+    pairs = most_confused(matrix)
+    print("\nmost often taken for each other")
+    for a, b in pairs:
+        print(f"  {classes[a]} and {classes[b]}: {matrix[a, b] + matrix[b, a]} times ({matrix[a, b]} times {classes[b]} for "
+              f"{classes[a]}, {matrix[b, a]} times {classes[a]} for {classes[b]})")
+
+    draw_predictions(testset, predicted, f"{name}: {percent:.1f} % right", "predictions.png")
+    draw_mistakes(testset, outputs, pairs, "mistakes.png")
+    draw_filters(net, "filters.png")
+    draw_feature_maps(net, testset[0][0].to(device), "feature_maps.png")
+    print("\npredictions.png shows the first 32 test images with their predictions, mistakes.png the surest mistakes")
+    print("of these pairs, filters.png the six kernels of conv1, feature_maps.png the first image in each layer")
 
 
 def load_checkpoint(path, device="cpu"):
     """A LeNet5 with the parameters saved in path. Raises ValueError, a sentence, if it holds none.
 
     A saved file is a pickle, and a pickle can name any function for Python to call while it is read: a
-    network from a stranger could delete your files. weights_only=True reads tensors and plain containers,
-    and refuses the rest before anything runs.
+    network from a stranger could delete your files. weights_only=True reads tensors and plain containers, and
+    refuses the rest. Up to PyTorch 2.5 a file can get round that and run code all the same (CVE-2025-32434), up to
+    2.9 it can damage memory (CVE-2026-24747): there, open no file that you do not trust.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd files; the sentences below say what matters
-            state = torch.load(path, map_location=device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"There is no checkpoint {path}. Run python train.py first, or name one with --checkpoint.")
     except OSError as error:
         raise ValueError(f"The checkpoint {path} can't be read: {error.strerror}.")
     except Exception as error:  # torch.load has many ways to say that this is not what torch.save wrote
-        if "global" in str(error).lower():  # GLOBAL is pickle's word for "import this function"
-            raise ValueError(f"{path} holds more than numbers: reading it would run code, so nothing was read. "
+        if any(word in str(error).lower() for word in ("global", "unsupported class")):  # "import this function"
+            raise ValueError(f"{path} holds more than numbers: reading it would run code, so it was refused. "
                              "If it is your own, from torch.save(net, ...), save net.state_dict() instead.")
         raise ValueError(f"{path} is no checkpoint, or a damaged one. Run python train.py to make a new one.")
     net = LeNet5()
@@ -83,58 +119,161 @@ def load_checkpoint(path, device="cpu"):
 
 
 def predict(net, testloader, device="cpu"):
-    """Returns (predicted, labels), two int64 tensors (N,): what net says of each picture, and what it is."""
-    predicted_all, labels_all = [], []
-    net.eval()  # dropout and batch norm work differently in an exam; LeNet-5 has neither, your next network may
-    # Learning needs every layer's output again on the way back, so PyTorch keeps them all;
+    """Inference: the outputs of net, the logits (N, 10), for all images of the loader, and their labels (N,)."""
+    all_outputs, all_labels = [], []
+    net.eval()  # dropout and batch normalisation work differently in inference; LeNet-5 has neither, yours may
+    # Training needs every layer's output again on the way back, so PyTorch keeps them all;
     # no_grad says that there will be no way back, which saves that memory and some time.
     with torch.no_grad():
         for images, labels in testloader:
-            outputs = net(images.to(device))      # (N, 3, 32, 32) -> (N, 10)
-            _, predicted = torch.max(outputs, 1)  # of each row: the greatest score, and where it stands
-            predicted_all.append(predicted.cpu())
-            labels_all.append(labels)
-    return torch.cat(predicted_all), torch.cat(labels_all)
+            all_outputs.append(net(images.to(device)).cpu())  # (N, 3, 32, 32) -> (N, 10)
+            all_labels.append(labels)
+    return torch.cat(all_outputs), torch.cat(all_labels)
 
 
-def accuracy(predicted, labels):
-    """Percent of the pictures, 0 to 100, whose prediction is right."""
+def accuracy(outputs, labels):
+    """Percent of the images, 0 to 100, whose prediction, the class with the greatest logit, is right."""
+    _, predicted = torch.max(outputs, 1)
     return 100 * (predicted == labels).sum().item() / len(labels)
 
 
-def confusion_table(predicted, labels):
-    """A (10, 10) int64 tensor: row = what a picture is, column = what the network says, value = how many.
+def confusion_matrix(predicted, labels):
+    """A (10, 10) int64 tensor: row = what an image is, column = what the network says, value = how many.
 
-    Right answers stand on the diagonal. A row adds up to the pictures of that class.
+    Right answers stand on the diagonal. A row adds up to the images of that class.
     """
-    table = torch.zeros(10, 10, dtype=torch.int64)
-    for truth, guess in zip(labels.tolist(), predicted.tolist()):
-        table[truth, guess] += 1
-    return table
+    matrix = torch.zeros(10, 10, dtype=torch.int64)
+    for label, prediction in zip(labels.tolist(), predicted.tolist()):
+        matrix[label, prediction] += 1
+    return matrix
 
 
-def draw_predictions(dataset, predicted, title, path, rows=4, columns=8):
-    """Draw the first rows * columns pictures, each framed and named: green if right, red if wrong."""
+def most_confused(matrix, n=3):
+    """The n pairs (a, b), a < b, of classes that are most often taken for each other, the worst pair first."""
+    pairs = [(a, b) for a in range(10) for b in range(a + 1, 10)]
+    return sorted(pairs, key=lambda pair: matrix[pair] + matrix[pair[::-1]], reverse=True)[:n]
+
+
+# ---- Photos of your own ------------------------------------------------------------------------
+
+
+def classify(args):
+    """What --image does: the three most probable classes of each photo, and images.png."""
+    data.check_writable("images.png")
+    checkpoint, dataset = choose(args.checkpoint, args.dataset)
+    classes = data.ANGLES if dataset == "stripes" else data.CLASSES
+    net = load_checkpoint(checkpoint)
+    images = torch.stack([read_image(path) for path in args.image])
+    net.eval()
+    with torch.no_grad():
+        probabilities = F.softmax(net(images), 1)  # logits -> ten numbers from 0 to 1 that add up to 1
+    print(f"{checkpoint} knows ten classes and nothing else: whatever an image shows, it gets one of the ten.")
+    for path, row in zip(args.image, probabilities):
+        values, indices = row.topk(3)
+        print(f"  {path}:", ", ".join(f"{classes[k]} {100 * value:.1f} %" for k, value in zip(indices, values)))
+    draw_probabilities(images, probabilities, classes, "images.png")
+    print("images.png shows what the network saw, 32x32 pixels, beside the ten probabilities")
+
+
+def read_image(path):
+    """A photo as the network wants it: its middle square, shrunk, (3, 32, 32) in [-1, 1].
+
+    Raises ValueError, a sentence, if path holds no image, or a damaged or absurdly large one.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:             # of an animation, the first frame
+                image.load()
+                image = ImageOps.exif_transpose(image)  # a camera held upright notes that, and stores it lying
+    except FileNotFoundError:
+        raise ValueError(f"There is no image {path}.")
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is no image, or of a kind that Pillow can't read.")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: shrink it first.")
+    except Exception as error:  # each decoder has its own ways to say that a file is damaged
+        raise ValueError(f"{path} can't be read: {'it is a folder' if os.path.isdir(path) else error}.")
+    if image.mode.startswith("I"):                      # grey values of 16 bits, 0 to 65535
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)  # what is transparent is white
+    image = resize(center_crop(image.convert("RGB"), min(image.size)), [32, 32])
+    return data.transform(image).as_subclass(torch.Tensor)  # the same Compose as the test set's
+
+
+# ---- Drawings ----------------------------------------------------------------------------------
+
+
+def save_drawing(sheet, path):
+    with data.written_whole(path) as part:
+        sheet.save(part)
+
+
+def draw_images(groups, path, columns=8):
+    """Draw images in a grid, each framed and named. groups: [(heading, [(image, colour, line, line), ...]), ...]"""
     width, height, top = 140, 176, 30
-    sheet = Image.new("RGB", (columns * width, top + rows * height), "white")
+    rows = [-(-len(cells) // columns) for _, cells in groups]  # rounded up
+    sheet = Image.new("RGB", (columns * width, sum(top + count * height for count in rows)), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((6, 8), title, "black", font_size=16)
-    for k in range(rows * columns):
+    y = 0
+    for (heading, cells), count in zip(groups, rows):
+        draw.text((6, y + 8), heading, "black", font_size=16)
+        for k, (image, color, first, second) in enumerate(cells):
+            x, row = k % columns * width, y + top + k // columns * height
+            draw.rectangle((x + 2, row, x + 137, row + 135), fill=color)
+            sheet.paste(data.imshow(image, scale=4), (x + 6, row + 4))  # 128 x 128
+            draw.text((x + 4, row + 136), first, color, font_size=16)
+            draw.text((x + 4, row + 154), second, "black", font_size=14)
+        y += top + count * height
+    save_drawing(sheet, path)
+
+
+def draw_predictions(dataset, predicted, heading, path, n=32):
+    """Draw the first n images: green with a right prediction, red with a wrong one."""
+    cells = []
+    for k in range(n):
         image, label = dataset[k]
-        right = predicted[k] == label
-        x, y = k % columns * width, top + k // columns * height
-        color = "green" if right else "red"
-        draw.rectangle((x + 2, y, x + 137, y + 135), fill=color)
-        sheet.paste(data.imshow(image, scale=4), (x + 6, y + 4))  # 128 x 128
-        draw.text((x + 4, y + 136), dataset.classes[predicted[k]] + ("" if right else "?"), color, font_size=16)
-        draw.text((x + 4, y + 154), f"truth: {dataset.classes[label]}", "black", font_size=14)
-    sheet.save(path)
+        color, mark = ("green", "") if predicted[k] == label else ("red", "?")
+        cells.append((image, color, dataset.classes[predicted[k]] + mark, f"truth: {dataset.classes[label]}"))
+    draw_images([(heading, cells)], path)
+
+
+def draw_mistakes(dataset, outputs, pairs, path, n=8):
+    """For each pair of classes, draw the n images that were taken for the other class with the highest probability."""
+    probabilities, predicted = torch.max(F.softmax(outputs, 1), 1)
+    _, labels = dataset[:]
+    groups = []
+    for a, b in pairs:
+        wrong = ((labels == a) & (predicted == b)) | ((labels == b) & (predicted == a))
+        surest = sorted(wrong.nonzero().flatten().tolist(), key=lambda k: probabilities[k], reverse=True)[:n]
+        cells = [(dataset[k][0], "red", f"{dataset.classes[predicted[k]]}? {100 * probabilities[k]:.0f} %",
+                  f"truth: {dataset.classes[labels[k]]}") for k in surest]
+        groups.append((f"{dataset.classes[a]} and {dataset.classes[b]}: {wrong.sum()} mistakes, the surest first", cells))
+    draw_images(groups, path)
+
+
+def draw_probabilities(images, probabilities, classes, path):
+    """Draw each image as the network saw it, enlarged, beside its ten probabilities as bars."""
+    sheet = Image.new("RGB", (640, 240 * len(images)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for k, (image, row) in enumerate(zip(images, probabilities)):
+        top = 240 * k + 8
+        sheet.paste(data.imshow(image, scale=7), (8, top))  # 224 x 224
+        for i, probability in enumerate(row.tolist()):
+            y = top + 22 * i
+            draw.text((330, y + 10), classes[i], "black", font_size=16, anchor="rm")
+            draw.rectangle((340, y + 2, 340 + 220 * probability, y + 18), fill="red" if i == row.argmax() else "gray")
+            draw.text((348 + 220 * probability, y + 10), f"{100 * probability:.1f} %", "black", font_size=14, anchor="lm")
+    save_drawing(sheet, path)
 
 
 def draw_filters(net, path):
-    """The six filters of conv1 as 5x5 colour pictures, each stretched to [-1, 1], so that 0 is mid grey.
+    """The six kernels (filters) of conv1 as 5x5 colour images, each stretched to [-1, 1], so that 0 is mid grey.
 
-    A filter answers most to a patch that looks like itself: bright where it is bright, red where it is red.
+    Of patches of equal contrast, a kernel answers most to the one that looks like itself: bright where it is bright,
+    red where it is red.
     """
     weight = net.conv1.weight.detach().cpu()                            # (6, 3, 5, 5)
     weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True)
@@ -142,104 +281,79 @@ def draw_filters(net, path):
 
 
 def draw_feature_maps(net, image, path):
-    """One picture, (3, 32, 32), on its way through the network: what each map found, and where.
+    """One image, (3, 32, 32), and the feature maps of each layer: what each map found, and where.
 
     In the maps, black is 0 (ReLU lets nothing negative pass), and white the highest value in that layer.
     """
     rows = trace(net, image[None])
-    sheet = Image.new("RGB", (936, 1048), "white")
-    draw = ImageDraw.Draw(sheet)
-    y = 8
-    for name, row, columns in (("input", rows[0], 1), ("conv1, ReLU", rows[2], 6), ("pool", rows[3], 6),
-                               ("conv2, ReLU", rows[5], 8), ("pool", rows[6], 8)):
-        maps = row.output.detach().cpu()                                # (1, C, H, W)
-        if name != "input":
-            maps = (maps / maps.max().clamp(min=1e-9) * 2 - 1).transpose(0, 1)          # (C, 1, H, W): C grey pictures
-        count, size = row.shape[1:3]
-        scale = (140 if columns < 8 else 110) // size                   # of one pixel
+    pictures = []
+    for before, row, after in zip([rows[0], *rows], rows, rows[1:]):
+        if len(row.shape) != 4 or row.shape == after.shape:
+            continue                                                    # no map, or not yet through its ReLU
+        maps = row.output.cpu()                                         # (1, C, H, W)
+        if row is not before:
+            maps = (maps / maps.max().clamp(min=1e-9) * 2 - 1).transpose(0, 1)          # (C, 1, H, W): C grey images
+        _, count, size, _ = row.shape
+        columns = min(len(maps), 8)
+        scale = max(1, (140 if columns < 8 else 110) // size)           # of one pixel
         # Enlarged here, not by imshow(), so that make_grid()'s lines between the maps stay thin.
         maps = maps.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-        picture = data.imshow(make_grid(maps, nrow=columns, padding=4, pad_value=1), scale=1)
-        draw.text((12, y), f"{name}: {count} of {size}x{size}", "black", font_size=16)
+        name = f"{before.name}, {row.name}" if before.shape == row.shape and row is not before else row.name
+        pictures.append((f"{name}: {count} of {size}x{size}",
+                         data.imshow(make_grid(maps, nrow=columns, padding=4, pad_value=1), scale=1)))
+    sheet = Image.new("RGB", (936, 8 + sum(picture.height + 30 for _, picture in pictures)), "white")
+    draw = ImageDraw.Draw(sheet)
+    y = 8
+    for title, picture in pictures:
+        draw.text((12, y), title, "black", font_size=16)
         sheet.paste(picture, (8, y + 20))
         y += picture.height + 30
-    sheet.save(path)
+    save_drawing(sheet, path)
+
+
+# ---- The command line --------------------------------------------------------------------------
+
+
+def pick_device(name):
+    """name, "cpu", "cuda" or "mps", if there is such a device here; raises ValueError if not."""
+    if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
+        raise ValueError(f"There is no {name} device here. Leave --device out.")
+    return name
 
 
 def choose(checkpoint, dataset):
     """Returns (checkpoint, dataset), filled in where they are None and "auto".
 
-    Only a network that has learned stripes can answer in angles, so where one of the two is left open, the other
-    decides; where both are, it is CIFAR-10, unless stripes are all that train.py has left here.
+    A network tells the classes that it was trained on, so the file's name says which set it is tested on: stripes if
+    it has stripes_net in it, as train.py writes it, or else CIFAR-10.
     """
-    cifar_path, stripes_path = PATHS[data.CIFAR], PATHS[data.STRIPES]
     if checkpoint is None:
-        only_stripes = os.path.exists(stripes_path) and not os.path.exists(cifar_path)
-        stripes = dataset == "stripes" or (dataset == "auto" and only_stripes)
-        checkpoint = stripes_path if stripes else cifar_path
+        only_stripes = os.path.exists(PATHS["stripes"]) and not os.path.exists(PATHS["cifar10"])
+        checkpoint = PATHS["stripes" if dataset == "stripes" or (dataset == "auto" and only_stripes) else "cifar10"]
     if dataset == "auto":
-        dataset = "stripes" if os.path.basename(checkpoint) == stripes_path else "cifar10"
+        dataset = "stripes" if "stripes_net" in os.path.basename(checkpoint) else "cifar10"
     return checkpoint, dataset
 
 
-def run(args):
-    """The tutorial's chapter 5, top to bottom."""
-    checkpoint, dataset = choose(args.checkpoint, args.dataset)
-    device = pick_device(args.device)
-    net = load_checkpoint(checkpoint, device)
-    if device == "cpu":
-        net.to(memory_format=torch.channels_last)  # faster: run() in train.py says why
-    name, _, testset = data.load(dataset, args.data_dir)
-    testloader = data.loader(testset, batch_size=250, shuffle=False)
-    classes = testset.classes
-
-    print(f"{checkpoint} on the test set of {name}, {len(testset):,} pictures")
-    print("\nfour pictures")
-    images, labels = testset[[0, 1, 2, 3]]
-    with torch.no_grad():
-        outputs = net(images.to(device))
-    values, predicted = torch.max(outputs, 1)
-    print("  ground truth:  ", " ".join(f"{classes[label]:>7}" for label in labels))
-    print("  prediction:    ", " ".join(f"{classes[label]:>7}" for label in predicted))
-    print("  highest score: ", " ".join(f"{value:7.2f}" for value in values))
-
-    predicted, labels = predict(net, testloader, device)
-    percent = accuracy(predicted, labels)
-    print(f"\naccuracy on {name}: {percent:.1f} % (guessing: 10 %)")
-    if percent < 20:
-        print("That is little better than guessing. Did this network learn from another set? See --dataset.")
-
-    table = confusion_table(predicted, labels)
-    print("\naccuracy of each class")
-    for k in range(10):
-        print(f"  {classes[k]:>7}  {100 * table[k, k] / table[k].sum():5.1f} %")
-
-    print("\nconfusion table: a row for what the pictures are, a column for what the network says")
-    print(" " * 9 + " ".join(f"{label:>7}" for label in classes))
-    for k in range(10):
-        print(f"  {classes[k]:>7}" + " ".join(f"{count:7d}" for count in table[k]))
-
-    draw_predictions(testset, predicted, f"{name}: {percent:.1f} % right", "predictions.png")
-    draw_filters(net, "filters.png")
-    draw_feature_maps(net, images[0].to(device), "feature_maps.png")
-    print("\npredictions.png shows the first 32 test pictures with their predictions,")
-    print("filters.png the six filters of conv1, feature_maps.png the first test picture on its way through the layers")
+def warn_of_old_pytorch(paths):
+    """Print a line if a named checkpoint, perhaps a stranger's, is about to be read by a PyTorch with known holes."""
+    if paths and data.TORCH < (2, 10):
+        print(f"Note: in PyTorch {torch.__version__} a checkpoint file can {'run code' if data.TORCH < (2, 6) else ''}"
+              f"{'damage memory' if data.TORCH >= (2, 6) else ''} when it is read (see load_checkpoint() in evaluate.py). "
+              "Open only files that you trust.")
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description="Test what train.py saved, on the pictures of the test set.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def main(argv=()):
+    parser = argparse.ArgumentParser(prog="evaluate.py", description="Test what train.py saved, on the test set or on "
+                                     "photos of your own.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--checkpoint", help="file that train.py saved; None: cifar_net.pth, or else stripes_net.pth")
+    parser.add_argument("--image", nargs="+", metavar="FILE", help="photos to classify, in place of the test set")
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="where to compute")
     data.add_arguments(parser, auto="stripes for stripes_net.pth, cifar10 for any other file")
-    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="where to compute")
     args = parser.parse_args(argv)
-    try:
-        run(args)
-    except (OSError, ValueError) as error:
-        sys.exit(f"evaluate.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped by Ctrl-C.")
+    warn_of_old_pytorch(args.checkpoint)
+    classify(args) if args.image else run(args)
 
 
 if __name__ == "__main__":
-    main()
+    data.script(main)

@@ -1,135 +1,184 @@
-"""LeNet-5 for CIFAR-10: the network (chapter 3 of the tutorial, "Build Model").
+"""The network: LeNet-5 for CIFAR-10 (chapter 3 of the tutorial, "Build Model").
 
     python lenet5.py
 
-sends one picture through the network and prints what each layer makes of it, then the outputs
+sends one image through the network and prints what each layer makes of it, then the outputs
 of the same network written as plain Python loops beside PyTorch's:
 
-    layer    size                 output shape     parameters  multiply-adds
-    input                         (1, 3, 32, 32)            0              0
-    conv1    (32 - 5) + 1 = 28    (1, 6, 28, 28)          456        352,800
-    relu     max(0, x)            (1, 6, 28, 28)            0              0
-    pool     28 / 2 = 14          (1, 6, 14, 14)            0              0
-    conv2    (14 - 5) + 1 = 10    (1, 16, 10, 10)       2,416        240,000
-    relu     max(0, x)            (1, 16, 10, 10)           0              0
-    pool     10 / 2 = 5           (1, 16, 5, 5)             0              0
-    flatten  16 * 5 * 5 = 400     (1, 400)                  0              0
-    fc1      400 -> 120           (1, 120)             48,120         48,000
-    relu     max(0, x)            (1, 120)                  0              0
-    fc2      120 -> 84            (1, 84)              10,164         10,080
-    relu     max(0, x)            (1, 84)                   0              0
-    fc3      84 -> 10             (1, 10)                 850            840
-    total                                              62,006        651,720
+    layer    size                 output shape     receptive field  parameters  multiply-adds
+    input                         (1, 3, 32, 32)               1x1           0              0
+    conv1    (32 - 5) + 1 = 28    (1, 6, 28, 28)               5x5         456        352,800
+    relu     max(0, x)            (1, 6, 28, 28)               5x5           0              0
+    pool     28 / 2 = 14          (1, 6, 14, 14)               6x6           0              0
+    conv2    (14 - 5) + 1 = 10    (1, 16, 10, 10)            14x14       2,416        240,000
+    relu     max(0, x)            (1, 16, 10, 10)            14x14           0              0
+    pool     10 / 2 = 5           (1, 16, 5, 5)              16x16           0              0
+    flatten  16 * 5 * 5 = 400     (1, 400)                                   0              0
+    fc1      400 -> 120           (1, 120)                              48,120         48,000
+    relu     max(0, x)            (1, 120)                                   0              0
+    fc2      120 -> 84            (1, 84)                               10,164         10,080
+    relu     max(0, x)            (1, 84)                                    0              0
+    fc3      84 -> 10             (1, 10)                                  850            840
+    total                                                               62,006        651,720
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to
-Document Recognition", Proceedings of the IEEE 86(11), 1998. The tutorial's network, and so this
-one, reads colour where the paper's reads grey digits, and is simpler: ReLU in place of a scaled
-tanh, max-pooling in place of averages with weights, every map of conv1 joined to every filter of
-conv2, and a plain linear layer at the end.
+Document Recognition", Proceedings of the IEEE 86(11), 1998, section II.B. The tutorial's network,
+and so this one, differs from the paper's: it reads colour where that one reads grey; ReLU stands
+in place of a scaled tanh, 1.7159 tanh(2x / 3); S2 and S4 are max pooling, where the paper adds four
+values, multiplies by one weight a map, adds a bias, and squashes the result; each filter of C3
+(conv2) reads all six maps, where the paper joins it to 3, 4 or 6 of them; and the outputs are
+logits for cross-entropy, where the paper measures distances to ten fixed codes (RBF units). The paper
+calls fc1 a convolution, C5: a 5x5 kernel on a 5x5 map is the same as a fully connected layer.
 """
 import math
+import signal
 import time
 from collections import namedtuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 
 class LeNet5(nn.Module):
-    """The tutorial's network: two convolutions find patterns, three linear layers weigh them.
+    """The tutorial's network: two convolutions find patterns, three fully connected layers weigh them.
 
-    net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; outputs: (N, 10), one
-    score for each class, any real number, of which the highest is the prediction.
+    net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; outputs: (N, 10), the logits:
+    one score for each class, any real number, of which the highest is the prediction.
     Raises ValueError for images of any other shape.
     """
 
     def __init__(self):
         super().__init__()  # nn.Module must be ready before it can take in layers
         # A layer set on self is registered: parameters() and state_dict() find it, under this name.
-        # What it learns: output channels * (weights that each has + 1 bias).
-        self.conv1 = nn.Conv2d(3, 6, 5)        # 6 filters of 3x5x5      6 * (75 + 1)   =    456
-        self.pool = nn.MaxPool2d(2, 2)         # the largest of 2x2, moved by 2: nothing to learn
-        self.conv2 = nn.Conv2d(6, 16, 5)       # 16 filters of 6x5x5     16 * (150 + 1) =  2,416
-        self.fc1 = nn.Linear(16 * 5 * 5, 120)  # all inputs to each      120 * (400 + 1) = 48,120
+        # A convolution slides its kernels over the image, pixel by pixel (stride 1), and only where they fit in
+        # whole (no padding). Each kernel fills one feature map: how well it matches, at each place.
+        # What a layer learns: output channels * (weights that each has + 1 bias).
+        self.conv1 = nn.Conv2d(3, 6, 5)        # 6 kernels of 3x5x5      6 * (75 + 1)   =    456
+        self.pool = nn.MaxPool2d(2, 2)         # max pooling: the largest of 2x2, stride 2, nothing to learn
+        self.conv2 = nn.Conv2d(6, 16, 5)       # 16 kernels of 6x5x5     16 * (150 + 1) =  2,416
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)  # fully connected: all inputs to each output, 120 * (400 + 1) = 48,120
         self.fc2 = nn.Linear(120, 84)          #                         84 * (120 + 1) = 10,164
-        self.fc3 = nn.Linear(84, 10)           # ten classes, ten scores 10 * (84 + 1)  =    850
+        self.fc3 = nn.Linear(84, 10)           # ten classes, ten logits 10 * (84 + 1)  =    850
 
     def forward(self, x):
         # The tutorial flattens with x.view(-1, 16 * 5 * 5), and -1 means "however many rows it takes":
-        # four pictures of 52x52 would leave as sixteen rows, sixteen answers, and no error.
-        # So we look at the shape first, and below we flatten each picture by itself.
+        # four images of 52x52 would leave as sixteen rows, sixteen answers, and no error.
+        # So we look at the shape first, and below we flatten each image by itself.
         if x.shape[1:] != (3, 32, 32):
             raise ValueError(f"LeNet5 expects images of shape (N, 3, 32, 32), got {tuple(x.shape)}")
-        # ReLU, max(0, x), bends the line: without it, fc1, fc2 and fc3 in a row could do no more than one of them.
+        # ReLU, max(0, x), is the activation function. It bends the line: without it, fc1, fc2 and fc3 in a row
+        # could do no more than one of them.
         x = self.pool(F.relu(self.conv1(x)))  # (N, 3, 32, 32) -> (N, 6, 28, 28)  -> (N, 6, 14, 14)
         x = self.pool(F.relu(self.conv2(x)))  # (N, 6, 14, 14) -> (N, 16, 10, 10) -> (N, 16, 5, 5)
         x = torch.flatten(x, 1)               # (N, 16, 5, 5)  -> (N, 400)
         x = F.relu(self.fc1(x))               # (N, 400) -> (N, 120)
         x = F.relu(self.fc2(x))               # (N, 120) -> (N, 84)
-        return self.fc3(x)                    # (N, 84)  -> (N, 10), and no ReLU: scores may be negative
+        return self.fc3(x)                    # (N, 84)  -> (N, 10), and no ReLU: logits may be negative
 
 
-# ---- The shape trace: stop after every layer and look ----------------------------------------
+# ---- The shape trace: what forward() does, call by call ----------------------------------------
 
-Row = namedtuple("Row", "name size shape parameters multiply_adds output")
+Row = namedtuple("Row", "name size shape receptive_field parameters multiply_adds output")
+
+
+class Recorder(TorchFunctionMode):
+    """with Recorder() as recorder: each function of PyTorch that is called in the block is noted in recorder.calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        y = function(*args, **(kwargs or {}))
+        if isinstance(y, torch.Tensor) and y.ndim > 1:
+            self.calls.append((function.__name__.strip("_"), args, kwargs or {}, y))
+        return y
 
 
 def trace(net, images):
-    """Run forward() one step at a time and return a list of Rows, one for each step.
+    """Run net(images) once, note what forward() calls, and return a list of Rows: the input, then one a call.
 
-    images: (N, 3, 32, 32). Row.output is the tensor that the step returned and Row.shape its
-    shape; Row.size is the arithmetic behind it; Row.multiply_adds counts one picture's.
-    Raises RuntimeError if the last output is not what net(images) returns.
+    images: (N, 3, 32, 32). net may be your own network: change forward() or __init__(), and the Rows change.
+    Row.output is the tensor that the call returned and Row.shape its shape; Row.size is the arithmetic behind it;
+    Row.receptive_field says how many pixels of the input, across, one value of a feature map depends on (None
+    behind the maps); Row.multiply_adds counts one image's. Dropout is off meanwhile, as in a test.
     """
-    steps = [("conv1", net.conv1), ("relu", F.relu), ("pool", net.pool),
-             ("conv2", net.conv2), ("relu", F.relu), ("pool", net.pool),
-             ("flatten", nn.Flatten()),
-             ("fc1", net.fc1), ("relu", F.relu), ("fc2", net.fc2), ("relu", F.relu), ("fc3", net.fc3)]
-    rows = [Row("input", "", tuple(images.shape), 0, 0, images)]
-    x = images
-    for name, step in steps:
-        y = step(x)
-        parameters = multiply_adds = 0
-        if isinstance(step, nn.Conv2d):
-            padding = f" + {2 * step.padding[0]}" if step.padding[0] else ""  # none here, but try some
-            stride = f" // {step.stride[0]}" if step.stride[0] > 1 else ""
-            size = f"({x.shape[2]}{padding} - {step.kernel_size[0]}){stride} + 1 = {y.shape[2]}"
-        elif isinstance(step, (nn.MaxPool2d, nn.AvgPool2d)):
-            over = "//" if x.shape[2] % step.kernel_size else "/"  # an odd row at the end is dropped
-            size = f"{x.shape[2]} {over} {step.kernel_size} = {y.shape[2]}"
-        elif isinstance(step, nn.Flatten):
-            size = f"{x.shape[1]} * {x.shape[2]} * {x.shape[3]} = {y.shape[1]}"
-        elif isinstance(step, nn.Linear):
-            size = f"{x.shape[1]} -> {y.shape[1]}"
-        else:
-            size = "max(0, x)"
-        if hasattr(step, "weight"):
-            parameters = step.weight.numel() + step.bias.numel()
-            # Each weight is used once for each position of its output map: 28 * 28 times in conv1,
-            # once in a linear layer. Few weights, much work; then many weights, little work.
-            positions = y[0, 0].numel()
-            multiply_adds = step.weight.numel() * positions
-        rows.append(Row(name, size, tuple(y.shape), parameters, multiply_adds, y))
-        x = y
-    if not torch.equal(x, net(images)):
-        raise RuntimeError("trace() and forward() disagree: if you change one, change the other too")
+    training = net.training
+    net.eval()
+    with torch.no_grad(), Recorder() as recorder:
+        net(images)
+    net.train(training)
+
+    layer = {id(parameter): name.rpartition(".")[0] for name, parameter in net.named_parameters()}
+    rows = [Row("input", "", tuple(images.shape), 1, 0, 0, images)]
+    field, jump = 1, 1  # the receptive field, and how far apart the fields of two neighbours are, in input pixels
+    for function, args, kwargs, y in recorder.calls:
+        size, kernel, stride = arithmetic(function, args, kwargs, y)
+        if kernel and field:
+            field += (kernel - 1) * jump  # from the first pixel under the kernel to the last
+            jump *= stride
+        elif y.ndim == 4 and y.shape[2:] != args[0].shape[2:] and function != "pad":
+            field = None                  # resized by something that we do not know
+        learned = [value for value in (*args, *kwargs.values()) if isinstance(value, nn.Parameter)]
+        parameters = sum(parameter.numel() for parameter in learned)
+        multiply_adds = 0
+        if function in ("conv2d", "linear"):
+            # Each weight is used once for each position of its output map: 28 * 28 times in conv1, once in a
+            # linear layer. Few weights, much work; then many weights, little work.
+            weight = learned[0] if learned else args[1]
+            multiply_adds = weight.numel() * (y[0].numel() // weight.shape[0])
+        name = {"max_pool2d": "pool", "avg_pool2d": "pool", "view": "flatten", "reshape": "flatten"}.get(function, function)
+        if learned:
+            name = layer.get(id(learned[0])) or name
+        rows.append(Row(name, size, tuple(y.shape), field if y.ndim == 4 else None, parameters, multiply_adds, y))
     return rows
+
+
+def arithmetic(function, args, kwargs, y):
+    """Returns (size, kernel, stride): how y got its size, as text, and the window that slid, or None, None."""
+    def convolution(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+        return x, weight.shape[2], stride, padding, dilation
+
+    def pooling(x, kernel_size, stride=None, padding=0, *_, dilation=1, **__):
+        return x, kernel_size, stride or kernel_size, padding, dilation
+
+    x = args[0]
+    if function in ("conv2d", "max_pool2d", "avg_pool2d"):
+        x, *window = (convolution if function == "conv2d" else pooling)(*args, **kwargs)
+        kernel, stride, padding, dilation = (value[0] if isinstance(value, (tuple, list)) else value for value in window)
+        kernel = dilation * (kernel - 1) + 1  # with gaps in it, a kernel reaches further
+        padding = {"same": kernel - 1, "valid": 0}.get(padding) if isinstance(padding, str) else 2 * padding
+        into, out = x.shape[2], y.shape[2]
+        if function != "conv2d" and kernel == stride and not padding:
+            size = f"{into} {'//' if into % kernel else '/'} {kernel} = {into // kernel}"  # // drops an odd last row
+        else:
+            border, step = f" + {padding}" * (padding > 0), f" // {stride}" * (stride > 1)
+            size = f"({into}{border} - {kernel}){step} + 1 = {(into + padding - kernel) // stride + 1}"
+        return (size if size.endswith(f" = {out}") else f"{into} -> {out}"), kernel, stride
+    if function in ("flatten", "view", "reshape") and len(x) == len(y):
+        return " * ".join(str(n) for n in x.shape[1:]) + f" = {y.shape[1]}", None, None
+    if function == "linear":
+        return f"{x.shape[-1]} -> {y.shape[-1]}", None, None
+    return ("max(0, x)" if function == "relu" else ""), None, None
 
 
 def print_trace(rows):
     """Print the Rows of trace() as a table, with the totals under it."""
-    line = "{:<8} {:<20} {:<16} {:>10} {:>14}"
-    print(line.format("layer", "size", "output shape", "parameters", "multiply-adds"))
+    width, longest = (max(len(row[k]) for row in rows) for k in (0, 1))  # of the names, and of the sizes
+    line = f"{{:<{max(width, 8)}}} {{:<{max(longest, 20)}}} {{:<16}} {{:>15}} {{:>11}} {{:>14}}"
+    print(line.format("layer", "size", "output shape", "receptive field", "parameters", "multiply-adds"))
     for row in rows:
-        print(line.format(row.name, row.size, str(row.shape), f"{row.parameters:,}", f"{row.multiply_adds:,}"))
-    print(line.format("total", "", "", f"{sum(row.parameters for row in rows):,}",
+        field = f"{row.receptive_field}x{row.receptive_field}" if row.receptive_field else ""
+        print(line.format(row.name, row.size, str(row.shape), field, f"{row.parameters:,}", f"{row.multiply_adds:,}"))
+    print(line.format("total", "", "", "", f"{sum(row.parameters for row in rows):,}",
                       f"{sum(row.multiply_adds for row in rows):,}"))
 
 
 # ---- By hand: the same network as nothing but loops ------------------------------------------
 #
-# Plain Python numbers in nested lists, one picture at a time. x is what goes into a layer, y what comes out,
+# Plain Python numbers in nested lists, one image at a time. x is what goes into a layer, y what comes out,
 # and dx, dy are the gradients: how fast the loss grows with each number in x or y.
 # Forward makes y out of x; backward makes dx out of dy, by the chain rule, so it runs from the last layer
 # to the first. A weight's gradient is *added* to what stands in dweight, as PyTorch adds it to .grad.
@@ -155,9 +204,9 @@ def conv_by_hand(x, weight, bias):
     outputs, channels, K = len(weight), len(x), len(weight[0][0])
     rows, columns = len(x[0]) - K + 1, len(x[0][0]) - K + 1
     y = zeros(outputs, rows, columns)
-    for o in range(outputs):                # each filter makes a map of its own,
+    for o in range(outputs):                # each kernel fills a feature map of its own,
         for i in range(rows):               # at every place
-            for j in range(columns):        # where it fits into the picture:
+            for j in range(columns):        # where it fits into the image:
                 total = bias[o]
                 for c in range(channels):   # it lies on all channels at once
                     for u in range(K):
@@ -197,7 +246,7 @@ def relu_backward(x, dy):
     return dy if x > 0 else 0.0
 
 
-def winner(x, c, i, j):
+def argmax(x, c, i, j):
     """Row and column of the largest number in square (i, j) of channel c; of equal ones, the first."""
     row, column = 2 * i, 2 * j
     for u in range(2):
@@ -213,18 +262,18 @@ def pool_by_hand(x):
     for c in range(len(y)):
         for i in range(len(y[c])):
             for j in range(len(y[c][i])):
-                row, column = winner(x, c, i, j)
+                row, column = argmax(x, c, i, j)
                 y[c][i][j] = x[c][row][column]
     return y
 
 
 def pool_backward(x, dy):
-    """The winner of each square gets all of its gradient; the other three changed nothing, and get none."""
+    """The largest of each square gets all of its gradient; the other three changed nothing, and get none."""
     dx = zeros_like(x)
     for c in range(len(dy)):
         for i in range(len(dy[c])):
             for j in range(len(dy[c][i])):
-                row, column = winner(x, c, i, j)
+                row, column = argmax(x, c, i, j)
                 dx[c][row][column] = dy[c][i][j]
     return dx
 
@@ -270,7 +319,7 @@ def softmax_by_hand(outputs):
 
 
 def forward_by_hand(w, image):
-    """One picture, (3, 32, 32) in lists, through the network: returns what stood before and after each layer.
+    """One image, (3, 32, 32) in lists, through the network: returns what stood before and after each layer.
 
     w: {"conv1.weight": nested lists, ...}, the state_dict() of a LeNet5, each tensor.tolist().
     The ten outputs are the last of the twelve that are returned; backward needs the others.
@@ -313,7 +362,7 @@ def backward_by_hand(w, images, labels):
 def main():
     torch.manual_seed(0)
     net = LeNet5()
-    images = torch.rand(1, 3, 32, 32) * 2 - 1  # noise will do: the shapes are those of any picture
+    images = torch.rand(1, 3, 32, 32) * 2 - 1  # noise will do: the shapes are those of any image
     with torch.no_grad():
         print_trace(trace(net, images))
 
@@ -326,11 +375,13 @@ def main():
     middle = time.perf_counter()
     by_hand = forward_by_hand(weights, images[0].tolist())[-1]
     end = time.perf_counter()
-    print("\nthe ten outputs for this picture")
+    print("\nthe ten outputs for this image")
     print("  PyTorch: ", " ".join(f"{output:8.5f}" for output in by_torch), f"  in {middle - start:.4f} s")
     print("  by hand: ", " ".join(f"{output:8.5f}" for output in by_hand), f"  in {end - middle:.4f} s")
     print(f"  largest difference: {max(abs(one - other) for one, other in zip(by_torch, by_hand)):.0e}")
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):                     # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `python lenet5.py | head -2` ends when head does, silently
     main()

@@ -1,58 +1,144 @@
-"""The learning: LeNet-5 on CIFAR-10 (chapters 3 and 4 of the tutorial: loss, optimiser, training).
+"""The training: LeNet-5 on CIFAR-10 (chapters 3 and 4 of the tutorial: loss, optimiser, training).
 
     python train.py
 
-trains at the tutorial's settings (batches of 4, its rate and momentum), and prints
+trains as the tutorial does (mini-batches of 4, SGD with learning rate 0.001 and momentum 0.9), and prints
 
-    CIFAR-10: 50,000 pictures, 8 epochs, batches of 4, on cpu
+    CIFAR-10: 50,000 training images, 8 epochs, mini-batches of 4, seed 0, on cpu
     [1,  2000] loss: 2.213 | 3,814 images/s, 1 min 43 s left
     [1,  4000] loss: 1.872 | 3,813 images/s, 1 min 41 s left
     ...
     epoch 1: training loss 1.720, training accuracy 36.3 %, test accuracy on CIFAR-10 48.7 %
     ...
     epoch 8: training loss 0.935, training accuracy 67.0 %, test accuracy on CIFAR-10 61.0 %
-    104 s of training, 3,847 images/s. The network is in cifar_net.pth, its progress in curve.png.
+    104 s of training, 3,847 images/s. The network is in cifar_net.pth, its curve in cifar_net_curve.png.
     Next: python evaluate.py
 """
 import argparse
-import io
+import contextlib
 import math
 import os
-import shlex
+import statistics
+import subprocess
 import sys
 import time
 
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import nn
+from torch.utils.data import DataLoader
 
 import data
-from evaluate import PATHS, accuracy, pick_device, predict
+from evaluate import PATHS, accuracy, load_checkpoint, pick_device, predict, warn_of_old_pytorch
 from lenet5 import LeNet5, print_trace, trace
 
 
-def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu", every=2000,
-          schedule="constant", warmup=0.0, augment=False):
-    """One epoch: learn from every training picture once. Returns its mean loss and its accuracy (percent).
+def run(args):
+    """The tutorial's chapters 3 (loss and optimiser) and 4 (training), top to bottom; once for each seed."""
+    device = pick_device(args.device)
+    warn_of_old_pytorch(args.teacher)
+    teachers = [load_checkpoint(path, device) for path in args.teacher]
+    dataset, root = data.find(args.dataset, args.data_dir)
+    trainset = data.load(dataset, root, train=True)
+    if args.augment and dataset == "stripes":
+        print("Note: --augment mirrors images, and stripes of 18 degrees mirrored are stripes of 162, another class.")
+    if args.validation:
+        trainset, testset = data.validation_split(trainset, args.validation)  # the test set is not even read
+    else:
+        testset = data.load(dataset, root, train=False)
+    trainloader = DataLoader(trainset, batch_size=args.batch_size, shuffle=True, collate_fn=tuple)
+    testloader = DataLoader(testset, batch_size=250, shuffle=False, collate_fn=tuple)
 
-    epoch (counted from 0) of epochs says where in the run this is, for the log and the schedule;
-    every is the number of mini-batches between two lines of the log.
+    seeds = range(args.seed, args.seed + args.runs)
+    paths = [checkpoint_path(args, dataset, seed) for seed in seeds]
+    data.check_writable(*paths, *map(curve_path, paths), advice="Name another place with --checkpoint")
+    images, labels = trainset[:1]
+    print_trace(trace(LeNet5(), images))
+    results = [fit(args, seed, path, trainloader, testloader, teachers, device) for seed, path in zip(seeds, paths)]
+    print_next(args, dataset, trainset.name, seeds, paths, results)
+
+
+def fit(args, seed, path, trainloader, testloader, teachers, device):
+    """Train one network and save it in path. Returns (test accuracy in percent, seconds of training)."""
+    # Weights start at random, and images come in random order. The seed fixes both: the same seed gives the
+    # same network, bit for bit (on one machine, with one version of PyTorch and one number of threads).
+    torch.manual_seed(seed)
+    net = LeNet5().to(device)
+
+    # The criterion (loss function) says in one number how wrong the outputs are. Cross-entropy is the usual one for
+    # more than two classes: softmax turns ten logits into ten probabilities, and the loss is -log of the one that
+    # the true class got, the mean over the mini-batch. 0 for being certain and right; log(10) = 2.303 for ten equal
+    # probabilities, about where training starts. Softmax is inside it, so the network must not end with one of its own.
+    criterion = nn.CrossEntropyLoss()
+
+    # Stochastic gradient descent (SGD) goes down the slope of the loss; stochastic, since each mini-batch shows
+    # only a sample of that slope. The learning rate is how far a step goes: too small takes very long, too large
+    # jumps across the valley. Momentum keeps 0.9 of the last step's direction, so that steps that agree add up, to
+    # ten times one step, and steps that contradict each other cancel.
+    if args.optimizer == "sgd":
+        optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum, nesterov=args.nesterov,
+                                    weight_decay=args.weight_decay)
+    else:
+        optimizer = Muon(net.parameters(), lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+    scheduler = None
+    if args.schedule == "linear":
+        steps = args.epochs * len(trainloader)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: linear_factor(step, steps, args.warmup))
+
+    name, images = trainloader.dataset.name, len(trainloader.dataset)
+    print(f"\n{name}: {images:,} training images, {args.epochs} epoch{'s' * (args.epochs > 1)}, "
+          f"mini-batches of {args.batch_size}, seed {seed}, on {device}")
+    history, saved, seconds = [], 0, 0.0
+    try:
+        for epoch in range(args.epochs):
+            start = time.perf_counter()
+            with onednn(args.batch_size >= 16):
+                loss, train_accuracy = train(net, trainloader, criterion, optimizer, epoch, args.epochs, device,
+                                             every=max(1, 8000 // args.batch_size),  # 2,000 mini-batches of 4
+                                             scheduler=scheduler, augment=args.augment, teachers=teachers)
+            seconds += time.perf_counter() - start
+            outputs, labels = predict(net, testloader, device)
+            test_accuracy = accuracy(outputs, labels)
+            history.append((loss, train_accuracy, test_accuracy))
+            print(f"epoch {epoch + 1}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
+                  f"{'validation' if args.validation else 'test'} accuracy on {name} {test_accuracy:.1f} %", flush=True)
+            try:
+                save(net, path)
+                saved = epoch + 1
+            except OSError as error:
+                print(f"{path} could not be written: {error.strerror}. The next epoch will try again.")
+    except (KeyboardInterrupt, FloatingPointError) as stop:
+        why = "Stopped by Ctrl-C" if isinstance(stop, KeyboardInterrupt) else str(stop).rstrip(".")
+        sys.exit(f"\n{why}. " + (f"{path} keeps epoch {saved}." if saved else
+                                 f"No epoch was saved; {path} was not written."))
+    finally:
+        curve = draw_curve(history, f"LeNet-5 on {name}", curve_path(path), args.validation) if history else ""
+    if saved < args.epochs:
+        raise OSError(f"{path} could not be written" + (f"; it keeps epoch {saved}." if saved else "."))
+    print(f"{seconds:.0f} s of training, {args.epochs * images / seconds:,.0f} images/s. "
+          f"The network is in {path}, its curve {curve}.")
+    return test_accuracy, seconds
+
+
+def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu", every=2000,
+          scheduler=None, augment=False, teachers=()):
+    """One epoch: learn from every training image once. Returns its mean loss and its accuracy (percent).
+
+    epoch (counted from 0) of epochs says in the log where in the run this is; every is the number of
+    mini-batches between two lines of the log; teachers are networks to learn from, too.
     Raises FloatingPointError when the loss or the parameters are no longer finite.
     """
     net.train()
-    pictures = len(trainloader.dataset)
+    images = len(trainloader.dataset)
     start = time.perf_counter()
-    seen = correct = 0
-    total_loss = 0.0    # of the epoch, summed over pictures
+    total = correct = 0
+    total_loss = 0.0    # of the epoch, summed over images
     running_loss = 0.0  # since the last line of the log, summed over mini-batches
     for i, (inputs, labels) in enumerate(trainloader):  # i counts the mini-batches, from 0
+        inputs, labels = inputs.to(device), labels.to(device)
         if augment:
             inputs = data.augment(inputs)
-        inputs, labels = inputs.to(device), labels.to(device)
-        if schedule == "linear":
-            step, steps = epoch * len(trainloader) + i, epochs * len(trainloader)
-            # param_groups holds the rate that step() reads, defaults the one that --lr gave.
-            optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * linear(step, steps, warmup)
 
         # backward() adds to the gradients that are already there. Without this line each step would follow
         # the sum of all gradients so far, most of them taken at weights that we have long left behind.
@@ -60,19 +146,24 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
 
         outputs = net(inputs)              # forward: (N, 3, 32, 32) -> (N, 10)
         loss = criterion(outputs, labels)  # one number: how far the outputs are from the labels
+        if teachers:
+            loss = distillation(loss, outputs, inputs, teachers)
         loss.backward()                    # for each of 62,006 parameters: how the loss grows with it
         optimizer.step()                   # each parameter takes a small step the other way: step_by_hand(), below
+        if scheduler:
+            scheduler.step()               # the learning rate of the next step
 
         value = loss.item()  # the plain number: summing up tensors would chain all steps into one long computation
         running_loss += value
         total_loss += value * len(labels)
-        correct += (outputs.argmax(1) == labels).sum().item()
-        seen += len(labels)
+        _, predicted = torch.max(outputs, 1)
+        correct += (predicted == labels).sum().item()
+        total += len(labels)
         if not math.isfinite(value):
             break
         if (i + 1) % every == 0:
-            speed = seen / (time.perf_counter() - start)
-            seconds = round((pictures * (epochs - epoch) - seen) / speed)
+            speed = total / (time.perf_counter() - start)
+            seconds = round((images * (epochs - epoch) - total) / speed)
             print(f"[{epoch + 1}, {i + 1:5d}] loss: {running_loss / every:.3f} | {speed:,.0f} images/s, "
                   f"{seconds // 60} min {seconds % 60:02d} s left", flush=True)
             running_loss = 0.0
@@ -80,18 +171,24 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
     if not math.isfinite(total_loss + sum(parameter.sum().item() for parameter in net.parameters())):
         raise FloatingPointError(f"The loss is no longer a finite number (epoch {epoch + 1}, mini-batch {i + 1}): the "
                                  f"steps are too long. Try a tenth of --lr {optimizer.defaults['lr']:g}.")
-    return total_loss / seen, 100 * correct / seen
+    return total_loss / total, 100 * correct / total
 
 
-def linear(step, steps, warmup=0.0):
-    """What --schedule linear multiplies the learning rate by, at step 0 to steps - 1; 0 < factor <= 1.
+@contextlib.contextmanager
+def onednn(enabled):
+    """with onednn(False): PyTorch does without oneDNN, its library for convolutions on a processor.
 
-    It rises to 1 over the first steps (warmup is their fraction of the run), then falls in a straight line
-    that would reach 0 one step after the last. Long steps first, to get far; short ones last, to settle.
+    oneDNN prepares each call with care, which takes longer than it saves on four images: without it, mini-batches
+    of 4 are 12 % faster (median of 7 turns, two processors, AMD EPYC with AVX2). Large ones need it.
     """
-    rising = (step + 1) / max(1, warmup * steps)  # without warm-up, 1 from the first step on
-    falling = (steps - step) / ((1 - warmup) * steps)
-    return min(1, rising, falling)
+    torch.backends.mkldnn.enabled, before = enabled, torch.backends.mkldnn.enabled
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
+
+
+# ---- The optimisers, by hand -----------------------------------------------------------------
 
 
 def step_by_hand(weights, gradients, buffers, lr, momentum):
@@ -108,209 +205,217 @@ def step_by_hand(weights, gradients, buffers, lr, momentum):
             weights[i] = weights[i] - lr * buffers[i]
 
 
+class Muon(torch.optim.Optimizer):
+    """SGD with Nesterov's momentum, but the step of each weight matrix is made orthogonal first.
+
+    A few directions of a gradient matrix are usually far larger than all others, so that a plain step learns them
+    fast and the rest hardly at all. orthogonal() keeps the directions and gives all of them the same length.
+    Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+    weight_decay is decoupled: each step also shrinks these weights by the fraction lr * weight_decay.
+    """
+
+    def __init__(self, params, lr=0.02, momentum=0.95, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            lr, momentum = group["lr"], group["momentum"]
+            for weight in group["params"]:
+                buffer = self.state[weight].setdefault("buffer", torch.zeros_like(weight))
+                buffer.mul_(momentum).add_(weight.grad)   # as in step_by_hand()
+                step = weight.grad + momentum * buffer    # Nesterov: as if momentum had moved on already
+                if weight.ndim > 1:                       # a matrix, or a convolution's kernels; but no bias
+                    weight.mul_(1 - lr * group["weight_decay"])
+                    step = orthogonal(step)
+                weight.sub_(lr * step)
+
+
+def orthogonal(step):
+    """The orthogonal matrix nearest to step, roughly: singular values between 0.7 and 1.2, the same directions.
+
+    A convolution's weight (6, 3, 5, 5) counts as a matrix with a row for each kernel, (6, 75). If step = U S V^T, each
+    turn of the loop (a Newton-Schulz step) makes S into 3.4445 S - 4.775 S^3 + 2.0315 S^5, which pushes values in
+    (0, 1] towards 1, and leaves U and V alone. No singular value decomposition, just products of matrices.
+    """
+    x = step.flatten(1)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)  # then no singular value is above 1
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    return (x.T if tall else x).reshape(step.shape) * max(1, step.flatten(1).shape[0] / step.flatten(1).shape[1]) ** 0.5
+
+
+def linear_factor(step, steps, warmup=0.0):
+    """What --schedule linear multiplies the learning rate by, at step 0 to steps - 1; 0 < factor <= 1.
+
+    It rises to 1 over the first steps (warmup is their fraction of the run), then falls in a straight line
+    that reaches 0 one step after the last. Long steps first, to get far; short ones last, to settle.
+    """
+    rising = (step + 1) / max(1, warmup * steps)  # without warm-up, 1 from the first step on
+    falling = (steps - step) / ((1 - warmup) * steps)
+    return min(1, rising, falling)
+
+
+# ---- Distillation: learning from trained networks ------------------------------------------------
+
+
+SHARE = 0.7        # how much of the loss the teachers are
+TEMPERATURE = 2.0  # how far their answers are softened
+
+
+def distillation(loss, outputs, inputs, teachers):
+    """The loss of --teacher: 0.3 of the loss on the labels, 0.7 of the distance to the teachers' answers.
+
+    A label says "cat" and no more. A trained network says "cat, a bit like a dog, nothing like a truck", so each image
+    teaches about all ten classes. Logits are divided by a temperature first, so that the small probabilities count
+    (and the gradients, which that makes T * T times smaller, are multiplied by T * T).
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
+    """
+    with torch.no_grad():  # the teachers learn nothing
+        answers = torch.stack([F.softmax(teacher(inputs) / TEMPERATURE, 1) for teacher in teachers]).mean(0)
+    distance = F.kl_div(F.log_softmax(outputs / TEMPERATURE, 1), answers, reduction="batchmean")
+    return (1 - SHARE) * loss + SHARE * TEMPERATURE**2 * distance
+
+
+# ---- Keeping the result ------------------------------------------------------------------------
+
+
+def checkpoint_path(args, dataset, seed):
+    """Where the network is saved: each kind of run has a file of its own, and no run overwrites another's."""
+    path = args.checkpoint or ("validation_" if args.validation else "") + PATHS[dataset]
+    if args.runs == 1:
+        return path
+    stem, ending = os.path.splitext(path)
+    return f"{stem}_seed{seed}{ending}"
+
+
+def curve_path(path):
+    """The curve is drawn beside the checkpoint: cifar_net.pth, cifar_net_curve.png."""
+    return os.path.splitext(path)[0] + "_curve.png"
+
+
 def save(net, path):
     """Write the parameters to path: all of them, or none, so that a crash leaves the last good file as it was."""
-    part = path + ".part"
-    try:
-        # The tutorial's torch.save(net.state_dict(), PATH). state_dict() is a dictionary of the parameters, layer by
-        # layer: {"conv1.weight": tensor (6, 3, 5, 5), "conv1.bias": tensor (6,), ...}. It goes into memory first,
-        # because on a full disk write() raises a clear OSError, and torch.save() an unclear error.
-        buffer = io.BytesIO()
-        torch.save(net.state_dict(), buffer)
-        with open(part, "wb") as file:
-            file.write(buffer.getvalue())
-        os.replace(part, path)  # in one step: the old file stays until the new one is complete
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
+    # state_dict() is a dictionary of the parameters, layer by layer:
+    # {"conv1.weight": tensor (6, 3, 5, 5), "conv1.bias": tensor (6,), ...}. Such a file is called a checkpoint.
+    with data.written_whole(path) as part:
+        try:
+            torch.save(net.state_dict(), part)
+        except RuntimeError as error:  # what torch.save makes of a full disk
+            raise OSError(0, f"{error}".splitlines()[0])
 
 
-def check_writable(path):
-    """Raise OSError, a sentence, if save() could not write to path: better now than after the training."""
-    try:
-        if os.path.isdir(path):
-            raise IsADirectoryError(0, "it is a folder")
-        with open(path + ".part", "wb"):
-            pass
-        os.remove(path + ".part")
-    except OSError as error:
-        raise OSError(f"The checkpoint {path} can't be written: {error.strerror}. Name another with --checkpoint.")
+def draw_curve(history, title, path, validation=False):
+    """Draw the accuracies and the training loss over the epochs. Returns "in PATH", or why it could not be drawn.
 
-
-def draw_curve(history, title, path, exam="test"):
-    """Accuracy (training and exam) and training loss over the epochs, as a PNG.
-
-    history: a (training loss, training accuracy, exam accuracy) for each epoch; exam names the last. Where the lines
-    of the accuracies part, the network goes on learning the training pictures by heart: over-fitting.
+    history: (training loss, training accuracy, test or validation accuracy) for each epoch. A gap between the lines
+    is normal. Where the training line climbs on while the other one stops, or falls, the network is overfitting:
+    it learns the training images by heart, and what it learns no longer generalises to others.
     """
-    sheet = Image.new("RGB", (1000, 420), "white")
+    sheet = Image.new("RGB", (2000, 840), "white")  # twice the size, and halved at the end: smooth lines
     draw = ImageDraw.Draw(sheet)
-    draw.text((60, 10), title, "black", font_size=18)
-    loss, training, unseen = zip(*history)
-    radius = 3 if len(history) <= 30 else 1  # of a dot for each epoch; many dots would hide the line
-    for left, name, step, lines in (
-            (60, "accuracy, %", 10, (("training", "blue", training), (exam, "red", unseen))),
-            (560, "loss", 0.25, (("training", "blue", loss),))):
-        values = [value for _, _, line in lines for value in line]
-        while max(values) - min(values) > 10 * step:  # a loss that shot up needs a coarser axis
-            step *= 2
-        low, high = math.floor(min(values) / step), math.ceil(max(values) / step)  # the axis, in steps
-        high = max(high, low + 1)
-
-        def place(epoch, value):
-            return (left + 400 * epoch / max(1, len(history) - 1),
-                    370 - 290 * (value / step - low) / (high - low))
-
-        draw.text((left, 50), name, "black", font_size=16)
-        for k in range(low, high + 1):
-            x, y = place(0, k * step)
-            draw.line((x, y, x + 400, y), "lightgray")
-            draw.text((x - 8, y), f"{k * step:g}", "black", font_size=14, anchor="rm")
-        every = math.ceil(len(history) / 10)
-        for epoch in range(every - 1, len(history), every):
-            draw.text((place(epoch, 0)[0], 378), str(epoch + 1), "black", font_size=14, anchor="mt")
-        draw.text((left + 200, 398), "epoch", "black", font_size=14, anchor="mt")
+    draw.text((120, 20), title, "black", font_size=36)
+    loss, training, test = zip(*history)
+    columns = max(1, len(history) - 1)  # the first epoch stands at the left, the last at the right
+    for left, name, top, lines in (
+            (120, "accuracy, %", 100, (("training", "blue", training),
+                                       ("validation" if validation else "test", "red", test))),
+            (1120, "loss", max(2.5, *loss), (("training", "blue", loss),))):
+        draw.text((left, 100), name, "black", font_size=32)
+        draw.text((left + 400, 796), "epoch", "black", font_size=28, anchor="mt")
+        for k in range(11):  # grey lines, from 0 at the bottom to top
+            y = 740 - 58 * k
+            draw.line((left, y, left + 800, y), "lightgray", width=2)
+            if k % 2 == 0:
+                draw.text((left - 16, y), f"{top * k / 10:.3g}", "black", font_size=28, anchor="rm")
+        for epoch in range(0, len(history), math.ceil(len(history) / 10)):
+            draw.text((left + 800 * epoch / columns, 756), str(epoch + 1), "black", font_size=28, anchor="mt")
         for k, (label, color, line) in enumerate(lines):
-            points = [place(epoch, value) for epoch, value in enumerate(line)]
-            draw.line(points, color, width=2)
-            for x, y in points:
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), color)
-            draw.text((left + 240 + 90 * k, 50), label, color, font_size=16)
-    sheet.save(path)
+            points = [(left + 800 * epoch / columns, 740 - 580 * value / top) for epoch, value in enumerate(line)]
+            draw.line(points, color, width=4, joint="curve")
+            for x, y in points if len(history) <= 30 else ():
+                draw.ellipse((x - 7, y - 7, x + 7, y + 7), color)
+            draw.text((left + 480 + 170 * k, 100), label, color, font_size=32)
+    try:
+        with data.written_whole(path) as part:
+            sheet.resize((1000, 420), Image.Resampling.LANCZOS).save(part)
+        return f"in {path}"
+    except OSError as error:
+        return f"could not be written ({error.strerror})"
 
 
-def number(kind, low, high=math.inf, above=False):
+# ---- The command line --------------------------------------------------------------------------
+
+
+def print_next(args, dataset, name, seeds, paths, results):
+    """The last lines: the mean of several runs, and a command to go on with."""
+    if args.runs > 1:
+        accuracies, seconds = zip(*results)
+        print(f"\n{args.runs} runs, seeds {seeds[0]} to {seeds[-1]}: {'validation' if args.validation else 'test'} "
+              f"accuracy on {name} mean {statistics.mean(accuracies):.1f} %, standard deviation "
+              f"{statistics.stdev(accuracies):.1f}, lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
+              f"{statistics.mean(seconds):.0f} s of training each")
+    if args.validation:
+        print("Next: compare settings by this accuracy, then train with the best one, without --validation.")
+    else:
+        command = ["python", "evaluate.py"]
+        command += ["--checkpoint", paths[0]] if args.checkpoint or args.runs > 1 else []
+        command += ["--dataset", "stripes"] if dataset == "stripes" else []
+        command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
+        print("Next:", subprocess.list2cmdline(command))  # quotes as both cmd.exe and a POSIX shell understand
+
+
+def number(kind, low, high, above=False):
     """For argparse: reads an int or a float, and refuses what is not in [low, high), or with above (low, high)."""
     def parse(text):
         try:
             value = kind(text)
         except ValueError:
             value = math.nan  # compares false to everything, so it is refused below
-        inside = low < value < high if above else low <= value < high
-        if not inside:
-            whole = "a whole number" if kind is int else "a number"
-            limit = f" and below {high:g}" if high < math.inf else ""
-            raise argparse.ArgumentTypeError(f"must be {whole} {'above' if above else 'from'} {low}{limit}, not {text}")
+        if not (low < value < high if above else low <= value < high):
+            raise argparse.ArgumentTypeError(f"must be {'a whole number' if kind is int else 'a number'} "
+                                             f"{'above' if above else 'from'} {low} and below {high:,}, not {text}")
         return value
     return parse
 
 
-def run(args):
-    """The tutorial's chapters 3 (loss, optimiser) and 4 (training), top to bottom."""
-    # Weights start at random, and pictures come in random order. One seed fixes both: the same seed gives
-    # the same network, bit for bit (on the same machine, with the same PyTorch and number of threads).
-    torch.manual_seed(args.seed)
-    torch.backends.cudnn.deterministic = True  # the same on an NVIDIA card
-
-    device = pick_device(args.device)
-    name, trainset, testset = data.load(args.dataset, args.data_dir)
-    exam, path = "test", PATHS[name]
-    if args.hold_out:
-        exam, path = "held-out", "held_out_" + path                 # a trial never replaces the network itself,
-        trainset, testset = data.hold_out(trainset, args.hold_out)  # and never sees the test set
-    path = args.checkpoint or path
-    check_writable(path)
-    if args.augment and name == data.STRIPES:
-        print("Note: --augment mirrors pictures, and stripes of 18 degrees mirrored are stripes of 162, another class.")
-    trainloader = data.loader(trainset, args.batch_size, shuffle=True)
-    testloader = data.loader(testset, batch_size=250, shuffle=False)
-
-    net = LeNet5().to(device)
-    if device == "cpu" and args.batch_size >= 16:
-        # The same shapes, but with the channels of a pixel side by side in memory, as the convolutions for large
-        # batches (oneDNN, below) read them best: a tenth faster. A network that flattens with view() can't take it.
-        net.to(memory_format=torch.channels_last)
-    with torch.no_grad():
-        image, _ = trainset[[0]]  # a batch of one, (1, 3, 32, 32)
-        print_trace(trace(net, image.to(device)))
-
-    # The criterion says in one number how wrong the outputs are. Cross-entropy is the usual one for more than
-    # two classes: softmax turns ten scores into ten probabilities, and the loss is -log of the one that the truth
-    # was given, the mean over the batch. 0 for being certain and right; log(10) = 2.303 for ten equal guesses, where
-    # training starts. Softmax is inside it, so the network must not end with one of its own.
-    criterion = nn.CrossEntropyLoss()
-
-    # SGD goes down the slope that a mini-batch shows. The learning rate is how far: too small takes for ever,
-    # too large jumps across the valley. Momentum keeps 0.9 of the last step's direction, so that steps that
-    # agree add up, to ten times one step, and steps that contradict each other cancel.
-    optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum, nesterov=args.nesterov,
-                                weight_decay=args.weight_decay, fused=True)  # fused: one pass over all parameters
-
-    print(f"\n{name}: {len(trainset):,} pictures, {args.epochs} epoch{'s' * (args.epochs > 1)}, "
-          f"batches of {args.batch_size}, on {device}")
-    history = []
-    seconds = 0.0  # of training, without the exams
-    try:
-        for epoch in range(args.epochs):
-            # oneDNN, the library behind PyTorch's convolutions on a processor, prepares each call with care, which
-            # more than doubles the speed at batch 64, but takes longer than it saves on four pictures.
-            torch.backends.mkldnn.enabled = args.batch_size >= 16
-            start = time.perf_counter()
-            loss, train_accuracy = train(
-                net, trainloader, criterion, optimizer, epoch, args.epochs, device,
-                every=max(1, 8000 // args.batch_size),  # of 4 pictures, 2,000 mini-batches, as in the tutorial
-                schedule=args.schedule, warmup=args.warmup, augment=args.augment)
-            seconds += time.perf_counter() - start
-            torch.backends.mkldnn.enabled = True
-            exam_accuracy = accuracy(*predict(net, testloader, device))
-            save(net, path)
-            history.append((loss, train_accuracy, exam_accuracy))
-            print(f"epoch {epoch + 1}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
-                  f"{exam} accuracy on {name} {exam_accuracy:.1f} %", flush=True)
-    except (KeyboardInterrupt, FloatingPointError, OSError) as stop:
-        why = "Stopped by Ctrl-C" if isinstance(stop, KeyboardInterrupt) else str(stop).rstrip(".")
-        kept = f"{path} keeps epoch {len(history)}." if history else f"No epoch was finished; {path} was not written."
-        sys.exit(f"\n{why}. {kept}")
-    finally:
-        torch.backends.mkldnn.enabled = True
-        if history:
-            draw_curve(history, f"LeNet-5 on {name}", "curve.png", exam)
-    print(f"{seconds:.0f} s of training, {args.epochs * len(trainset) / seconds:,.0f} images/s. "
-          f"The network is in {path}, its progress in curve.png.")
-    if args.hold_out:
-        print("Next: compare settings by this accuracy, then train with the best one, without --hold-out.")
-    else:
-        command = ["python", "evaluate.py"]
-        command += ["--checkpoint", path] if args.checkpoint else []
-        command += ["--dataset", "stripes"] if name == data.STRIPES else []
-        command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
-        print("Next:", shlex.join(command))
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description="Train LeNet-5; the defaults are the tutorial's settings.",
+def main(argv=()):
+    parser = argparse.ArgumentParser(prog="train.py", description="Train LeNet-5; the defaults are the tutorial's.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=number(int, 1), default=8, help="passes over the training set")
-    parser.add_argument("--batch-size", type=number(int, 1), default=4, help="pictures a step")
-    parser.add_argument("--lr", type=number(float, 0, above=True), default=0.001, help="learning rate")
+    parser.add_argument("--epochs", type=number(int, 1, 100_000), default=8, help="passes over the training set")
+    parser.add_argument("--batch-size", type=number(int, 1, 100_000), default=4, help="images in a mini-batch")
+    parser.add_argument("--optimizer", choices=("sgd", "muon"), default="sgd", help="what takes the steps")
+    parser.add_argument("--lr", type=number(float, 0, 100, above=True), default=0.001, help="learning rate")
     parser.add_argument("--momentum", type=number(float, 0, 1), default=0.9, help="how much of the last step to keep")
-    parser.add_argument("--nesterov", action="store_true", help="look one momentum step ahead")
-    parser.add_argument("--weight-decay", type=number(float, 0), default=0.0, help="pull of all weights towards zero")
+    parser.add_argument("--nesterov", action="store_true", help="look one momentum step ahead (muon does anyway)")
+    parser.add_argument("--weight-decay", type=number(float, 0, 10), default=0.0,
+                        help="L2 regularisation: pull of the weights towards zero")
     parser.add_argument("--schedule", choices=("constant", "linear"), default="constant",
-                        help="linear: the rate falls to zero over the run")
+                        help="linear: the learning rate falls to zero over the run")
     parser.add_argument("--warmup", type=number(float, 0, 1), default=0.0,
                         help="fraction of the run over which a linear schedule first rises")
-    parser.add_argument("--augment", action="store_true", help="flip and shift the training pictures at random")
-    parser.add_argument("--hold-out", type=number(int, 0), default=0, metavar="N",
-                        help="set N training pictures aside, and examine on them instead of on the test set")
-    parser.add_argument("--seed", type=number(int, 0, 2**63), default=0, help="starts all random numbers")
+    parser.add_argument("--augment", action="store_true", help="flip and shift the training images at random")
+    parser.add_argument("--teacher", nargs="+", default=[], metavar="FILE",
+                        help="checkpoints of trained networks to learn from, beside the labels (distillation)")
+    parser.add_argument("--validation", type=number(int, 0, 100_000), default=0, metavar="N",
+                        help="set N training images aside, and measure on them instead of on the test set")
+    parser.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="starts all random numbers")
+    parser.add_argument("--runs", type=number(int, 1, 1000), default=1,
+                        help="train so often, with the seeds SEED, SEED + 1, ..., and print mean and standard deviation")
     parser.add_argument("--checkpoint", help="file to save the network in; None: cifar_net.pth or stripes_net.pth, "
-                        "with held_out_ before it where there is --hold-out")
+                        "with validation_ before it where there is --validation")
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="where to compute")
     data.add_arguments(parser)
-    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto",
-                        help="where to compute; auto: cuda, or else mps, or else cpu")
     args = parser.parse_args(argv)
     if args.warmup and args.schedule == "constant":
         parser.error("argument --warmup: has no effect without --schedule linear")
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: needs a --momentum above 0")
-    try:
-        run(args)
-    except (OSError, ValueError) as error:
-        sys.exit(f"train.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nStopped by Ctrl-C.")
+    run(args)
 
 
 if __name__ == "__main__":
-    main()
+    data.script(main)

@@ -1,4 +1,4 @@
-"""The proof: what the loops of lenet5.py and train.py compute is what PyTorch computes, in float64, to 1e-9."""
+"""The referee: what the loops of lenet5.py and train.py compute is what PyTorch computes, in float64, to 1e-9."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,8 @@ from train import step_by_hand
 
 
 @pytest.fixture(scope="session")
-def pictures(request, stripes):
-    """Two training pictures, float64, and their labels: CIFAR-10's where it is, or else stripes."""
+def photos(request, stripes):
+    """Two training images, float64, and their labels: CIFAR-10's where it is, or else stripes."""
     try:
         trainset, _ = request.getfixturevalue("cifar")
     except pytest.skip.Exception:
@@ -145,8 +145,8 @@ def test_softmax_even_of_scores_that_exp_cannot_take():
 
 # ---- The whole network -----------------------------------------------------------------------
 
-def test_every_step_of_the_forward_pass(net, pictures):
-    images, _ = pictures
+def test_every_step_of_the_forward_pass(net, photos):
+    images, _ = photos
     rows = trace(net, images[:1])[1:]
     by_hand = forward_by_hand(lists(net), images[0].tolist())
     assert len(rows) == len(by_hand) == 12
@@ -154,8 +154,8 @@ def test_every_step_of_the_forward_pass(net, pictures):
         agree(y, row.output[0].detach())
 
 
-def test_the_loss_and_the_gradient_of_every_parameter(net, pictures):
-    images, labels = pictures
+def test_the_loss_and_the_gradient_of_every_parameter(net, photos):
+    images, labels = photos
     loss = nn.CrossEntropyLoss()(net(images), labels)
     loss.backward()
     loss_by_hand, gradients = backward_by_hand(lists(net), images.tolist(), labels.tolist())
@@ -165,8 +165,8 @@ def test_the_loss_and_the_gradient_of_every_parameter(net, pictures):
         agree(gradients[name], parameter.grad)
 
 
-def test_the_weights_after_three_steps(net, pictures):
-    images, labels = pictures
+def test_the_weights_after_three_steps(net, photos):
+    images, labels = photos
     weights = lists(net)
     buffers = {name: zeros_like(weight) for name, weight in weights.items()}
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
@@ -181,9 +181,9 @@ def test_the_weights_after_three_steps(net, pictures):
         agree(weights[name], parameter.detach())
 
 
-def test_gradients_are_slopes_autograd_or_not(net, pictures):
+def test_gradients_are_slopes_autograd_or_not(net, photos):
     """Move one weight a little up and a little down: the loss must move by gradient * distance."""
-    images, labels = pictures[0][:1].tolist(), pictures[1][:1].tolist()
+    images, labels = photos[0][:1].tolist(), photos[1][:1].tolist()
     weights = lists(net)
     _, gradients = backward_by_hand(weights, images, labels)
     tiny = 1e-5

@@ -61,7 +61,7 @@ def test_three_linear_layers_turn_400_into_120_into_84_into_10():
     assert [(fc.in_features, fc.out_features) for fc in (net.fc1, net.fc2, net.fc3)] == [(400, 120), (120, 84), (84, 10)]
 
 
-def test_ten_scores_for_each_picture_and_they_may_be_negative(images):
+def test_ten_logits_for_each_image_and_they_may_be_negative(images):
     torch.manual_seed(0)
     outputs = LeNet5()(images)
     assert outputs.shape == (4, 10)
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_tutorials_start():
     assert all(torch.equal(p, q) for p, q in zip(theirs.parameters(), ours.parameters()))
 
 
-def test_the_tutorials_view_turns_four_large_pictures_into_sixteen_answers():
+def test_the_tutorials_view_turns_four_large_images_into_sixteen_answers():
     assert Net()(torch.zeros(4, 3, 52, 52)).shape == (16, 10)
 
 
@@ -118,7 +118,7 @@ def test_ours_names_the_shape_expected_and_the_shape_seen(shape):
 
 # ---- The trace -------------------------------------------------------------------------------
 
-def test_trace_has_a_row_for_every_step(rows):
+def test_trace_has_a_row_for_every_call(rows):
     assert [row.name for row in rows] == ["input", "conv1", "relu", "pool", "conv2", "relu", "pool", "flatten",
                                           "fc1", "relu", "fc2", "relu", "fc3"]
 
@@ -154,27 +154,82 @@ def test_651720_multiply_adds_layer_by_layer(rows):
     assert sum(counts.values()) == 651720
 
 
-def test_trace_follows_homework_that_changes_padding_or_stride(images):
-    class Padded(LeNet5):
+def test_the_receptive_field_grows_from_1_to_16_pixels(rows):
+    assert [row.receptive_field for row in rows] == [1, 5, 5, 6, 14, 14, 16] + [None] * 6
+
+
+@pytest.mark.parametrize("k", [1, 3, 4, 6])
+def test_the_receptive_field_is_what_a_value_really_depends_on(rows, k):
+    """A value in the middle of map 0 of row k: its gradient reaches so many input pixels across, and no others."""
+    torch.manual_seed(0)
+    net, x = LeNet5(), torch.rand(1, 3, 32, 32, requires_grad=True)
+    average = nn.AvgPool2d(2, 2)  # max pooling would pass its gradient to one of the four only
+    y = net.conv1(x)
+    for step in {1: [], 3: [average], 4: [average, net.conv2], 6: [average, net.conv2, average]}[k]:
+        y = step(y)
+    y[0, 0, 2, 2].backward()
+    rows_touched, columns_touched = x.grad[0].abs().sum(0).nonzero().unbind(1)
+    field = rows[k].receptive_field
+    assert rows_touched.max() - rows_touched.min() + 1 == columns_touched.max() - columns_touched.min() + 1 == field
+
+
+# ---- The trace of the reader's own network: one edit, and nothing else to change -------------------
+
+@pytest.mark.parametrize("name, activation", [("leaky_relu", F.leaky_relu), ("elu", F.elu), ("tanh", torch.tanh),
+                                              ("sigmoid", torch.sigmoid), ("gelu", F.gelu)])
+def test_another_activation_function_shows_up_under_its_name(images, monkeypatch, name, activation):
+    monkeypatch.setattr(F, "relu", activation)
+    assert [row.name for row in trace(LeNet5(), images)].count(name) == 4
+
+
+def test_one_more_layer_is_one_more_row(images):
+    class Longer(LeNet5):
         def __init__(self):
             super().__init__()
-            self.conv1 = nn.Conv2d(3, 6, 5, padding=2)
-            self.pool = nn.AvgPool2d(2, 2)
-            self.conv2 = nn.Conv2d(6, 16, 4, padding=4, stride=2)
+            self.fc4 = nn.Linear(10, 7, bias=False)
 
-    rows = trace(Padded(), images)
-    sums = [row.size for row in rows if "=" in row.size][:4]
-    assert sums == ["(32 + 4 - 5) + 1 = 32", "32 / 2 = 16", "(16 + 8 - 4) // 2 + 1 = 11", "11 // 2 = 5"]
-    assert all(eval(size.replace("=", "==")) for size in sums)
-
-
-def test_trace_notices_that_forward_was_changed(images):
-    class Changed(LeNet5):
         def forward(self, x):
-            return super().forward(x) * 2
+            return self.fc4(super().forward(x))
 
-    with pytest.raises(RuntimeError, match="disagree"):
-        trace(Changed(), images)
+    last = trace(Longer(), images)[-1]
+    assert last[:6] == ("fc4", "10 -> 7", (4, 7), None, 70, 70)
+
+
+def test_dropout_is_in_the_trace_but_off_and_costs_no_random_number(images):
+    class Dropping(LeNet5):
+        def forward(self, x):
+            return F.dropout(super().forward(x), 0.5, self.training)
+
+    net = Dropping().train()
+    before = torch.get_rng_state()
+    rows = trace(net, images)
+    assert rows[-1].name == "dropout" and torch.equal(rows[-1].output, rows[-2].output)
+    assert net.training and torch.equal(torch.get_rng_state(), before)
+
+
+def test_trace_of_a_network_of_layers_that_lenet5_has_not(images):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.Sigmoid(), nn.AdaptiveAvgPool2d(4),
+                        nn.Flatten(), nn.Linear(128, 10))
+    rows = trace(net, images)
+    assert [row.name for row in rows] == ["input", "0", "1", "sigmoid", "adaptive_avg_pool2d", "flatten", "5"]
+    assert [row.receptive_field for row in rows[:5]] == [1, 3, 3, 3, None]  # of the adaptive pool we claim nothing
+    assert sum(row.parameters for row in rows) == sum(parameter.numel() for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("layer, size, field", [
+    (nn.Conv2d(3, 6, 5, padding=2), "(32 + 4 - 5) + 1 = 32", 5), (nn.Conv2d(3, 6, 5, padding="same"), "(32 + 4 - 5) + 1 = 32", 5),
+    (nn.Conv2d(3, 6, 5, stride=2), "(32 - 5) // 2 + 1 = 14", 5), (nn.Conv2d(3, 6, 3, dilation=2), "(32 - 5) + 1 = 28", 5),
+    (nn.MaxPool2d(3, 2), "(32 - 3) // 2 + 1 = 15", 3), (nn.MaxPool2d(3), "32 // 3 = 10", 3), (nn.AvgPool2d(2), "32 / 2 = 16", 2),
+    (nn.MaxPool2d(3, ceil_mode=True), "32 -> 11", 3), (nn.MaxPool2d(3, 1, padding=1), "(32 + 2 - 3) + 1 = 32", 3),
+    (nn.Conv2d(3, 6, (1, 5)), "(32 - 1) + 1 = 32", 1)])
+def test_the_arithmetic_follows_padding_stride_and_dilation(images, layer, size, field):
+    row = trace(nn.Sequential(layer), images)[1]
+    assert (row.size, row.receptive_field) == (size, field)
+    assert "->" in size or eval(size.replace("=", "==")) and row.shape[2] == int(size.split("= ")[1])
+
+
+def test_the_tutorials_view_is_traced_as_flatten(images):
+    assert [row[:3] for row in trace(Net(), images)] == [row[:3] for row in trace(LeNet5(), images)]
 
 
 def test_the_script_prints_the_table_that_its_first_lines_quote(capsys):

@@ -1,4 +1,5 @@
 """Chapters 3 and 4, the loss, the optimiser and Model Training: the loop does what its comments say."""
+import contextlib
 import math
 import os
 import re
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.functional import pil_to_tensor
 
 import data
@@ -17,6 +19,7 @@ import evaluate
 import train
 from conftest import ROOT
 from lenet5 import LeNet5
+from test_lenet5 import Net
 
 QUICK = ["--dataset", "stripes", "--epochs", "1", "--batch-size", "50"]
 
@@ -33,15 +36,21 @@ def same(one, other):
 
 # ---- The loop --------------------------------------------------------------------------------
 
+def loader(dataset, batch_size, shuffle=False):
+    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, collate_fn=tuple)
+
+
+def percent_right(net, dataset):
+    return evaluate.accuracy(*evaluate.predict(net, loader(dataset, 50)))
+
+
 def plain_epochs(trainset, batch_size=50, epochs=1, lr=0.001, momentum=0.9, seed=0):
-    """The tutorial's loop, bare, on our loader: the parameters that it ends with."""
+    """The tutorial's loop and its network, bare, with PyTorch's own dataset and loader: the parameters at the end."""
     torch.manual_seed(seed)
-    trainloader = data.loader(trainset, batch_size, shuffle=True)
-    net = LeNet5()
-    if batch_size >= 16:
-        net.to(memory_format=torch.channels_last)  # adds up in another order, and so rounds differently
+    trainloader = DataLoader(TensorDataset(*trainset.tensors), batch_size=batch_size, shuffle=True)
+    net = Net()
     criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum, fused=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
     for epoch in range(epochs):
         for inputs, labels in trainloader:
             optimizer.zero_grad()
@@ -61,14 +70,6 @@ def test_batches_of_4_do_without_onednn_and_come_to_the_same_weights(few):
     assert torch.backends.mkldnn.enabled  # it is on again
 
 
-def test_the_order_in_memory_changes_no_answer(images):
-    net = LeNet5()
-    before = net(images)
-    net.to(memory_format=torch.channels_last)
-    assert torch.allclose(net(images), before, atol=1e-6)
-    assert list(net.state_dict()) == list(LeNet5().state_dict())
-
-
 def test_the_defaults_are_the_tutorials_settings(monkeypatch):
     seen = []
     monkeypatch.setattr(train, "run", seen.append)
@@ -76,8 +77,9 @@ def test_the_defaults_are_the_tutorials_settings(monkeypatch):
     args = vars(seen[0])
     assert (args["batch_size"], args["lr"], args["momentum"]) == (4, 0.001, 0.9)
     assert args["schedule"] == "constant" and args["weight_decay"] == args["warmup"] == 0
-    assert not args["nesterov"] and not args["augment"] and not args["hold_out"]
-    assert args["dataset"] == "auto" and args["device"] == "auto" and args["epochs"] == 8
+    assert args["optimizer"] == "sgd" and not args["nesterov"] and not args["augment"] and not args["teacher"]
+    assert args["dataset"] == "auto" and args["device"] == "cpu" and args["epochs"] == 8
+    assert not args["validation"] and args["runs"] == 1 and args["seed"] == 0
 
 
 @pytest.mark.parametrize("flags, settings", [
@@ -94,7 +96,7 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(few):
 
 def test_each_default_of_a_later_flag_changes_nothing(few):
     assert same(run(), run("--schedule", "constant", "--weight-decay", "0", "--warmup", "0",
-                           "--hold-out", "0"))
+                           "--validation", "0"))
 
 
 @pytest.mark.parametrize("flags", [["--nesterov"], ["--weight-decay", "0.01"], ["--schedule", "linear"], ["--augment"],
@@ -127,7 +129,7 @@ def test_cross_entropy_is_minus_log_of_the_probability_given_to_the_truth():
 
 def test_steps_that_agree_add_up_to_ten_times_one_step():
     weight = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([weight], lr=0.001, momentum=0.9, fused=True)
+    optimizer = torch.optim.SGD([weight], lr=0.001, momentum=0.9)
     for _ in range(200):
         before = weight.item()
         weight.grad = torch.ones(1)
@@ -138,27 +140,26 @@ def test_steps_that_agree_add_up_to_ten_times_one_step():
 def test_running_loss_is_the_mean_since_the_last_line(few, capsys):
     torch.manual_seed(0)
     net = LeNet5()
-    trainloader = data.loader(few[0], batch_size=4, shuffle=False)
+    trainloader = loader(few[0], 4)
     still = torch.optim.SGD(net.parameters(), lr=1e-12)  # a net that does not move has losses that we can recompute
     loss, percent = train.train(net, trainloader, nn.CrossEntropyLoss(), still, every=30)
     lines = re.findall(r"\[1, +(\d+)\] loss: (\d\.\d{3}) \| [\d,]+ images/s, \d+ min \d\d s left", capsys.readouterr().out)
     assert [int(batch) for batch, _ in lines] == [30, 60, 90]  # of 100
     with torch.no_grad():
         losses = [nn.CrossEntropyLoss()(net(inputs), labels).item() for inputs, labels in trainloader]
-        predicted, labels = evaluate.predict(net, trainloader)
     assert float(lines[1][1]) == pytest.approx(sum(losses[30:60]) / 30, abs=6e-4)
-    assert loss == pytest.approx(sum(losses) / 100, abs=1e-4) and percent == evaluate.accuracy(predicted, labels)
+    assert loss == pytest.approx(sum(losses) / 100, abs=1e-4) and percent == percent_right(net, few[0])
 
 
-def test_the_mean_loss_counts_pictures_so_a_small_last_batch_counts_less(few):
+def test_the_mean_loss_counts_images_so_a_small_last_batch_counts_less(few):
     torch.manual_seed(0)
     net = LeNet5()
     still = torch.optim.SGD(net.parameters(), lr=1e-12)
-    loss, _ = train.train(net, data.loader(few[0], batch_size=300, shuffle=False), nn.CrossEntropyLoss(), still)
-    assert loss == pytest.approx(nn.CrossEntropyLoss()(net(few[0][:400][0]), few[0].labels).item(), abs=1e-5)
+    loss, _ = train.train(net, loader(few[0], 300), nn.CrossEntropyLoss(), still)
+    assert loss == pytest.approx(nn.CrossEntropyLoss()(net(few[0][:][0]), few[0][:][1]).item(), abs=1e-5)
 
 
-def test_a_line_every_8000_pictures_is_every_2000_batches_of_4(few, monkeypatch):
+def test_a_line_every_8000_images_is_every_2000_batches_of_4(few, monkeypatch):
     seen = []
     monkeypatch.setattr(train, "train", lambda *args, every, **flags: seen.append(every) or (1.0, 50.0))
     for batch_size in ("4", "64", "10000"):
@@ -168,60 +169,209 @@ def test_a_line_every_8000_pictures_is_every_2000_batches_of_4(few, monkeypatch)
 
 def test_stripes_are_learned_in_three_epochs(stripes):
     torch.manual_seed(0)
-    trainloader = data.loader(stripes[0], batch_size=16, shuffle=True)
+    trainloader = loader(stripes[0], 16, shuffle=True)
     net = LeNet5()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     for epoch in range(3):
         train.train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, 3)
-    assert evaluate.accuracy(*evaluate.predict(net, data.loader(stripes[1], 250, shuffle=False))) > 80
+    assert percent_right(net, stripes[1]) > 80
 
 
 def test_the_test_set_is_never_augmented_and_never_trained_on(few, monkeypatch):
     augmented = []
     augment = data.augment
     monkeypatch.setattr(data, "augment", lambda images: augmented.append(images) or augment(images))
-    before = few[1].images.clone()
+    before = few[1][:][0].clone()
     run("--augment")
-    test_pictures = {image.numpy().tobytes() for image in data.normalise(few[1].images)}
-    assert sum(len(images) for images in augmented) == 400  # the training pictures, once an epoch, and no more
-    assert not any(image.numpy().tobytes() in test_pictures for images in augmented for image in images)
-    assert torch.equal(few[1].images, before)
+    test_images = {image.numpy().tobytes() for image in before}
+    assert sum(len(images) for images in augmented) == 400  # the training images, once an epoch, and no more
+    assert not any(image.numpy().tobytes() in test_images for images in augmented for image in images)
+    assert torch.equal(few[1][:][0], before)
 
 
-def test_held_out_pictures_are_examined_on_never_trained_on_and_the_test_set_stays_shut(few, monkeypatch, capsys):
-    trained_on, examined = [], []
+def test_validation_images_are_measured_on_never_trained_on_and_the_test_set_stays_shut(few, monkeypatch, capsys):
+    trained_on, measured_on = [], []
     normal_train, normal_predict = train.train, train.predict
     monkeypatch.setattr(train, "train", lambda net, trainloader, *args, **flags:
-                        trained_on.append(trainloader.dataset.images) or normal_train(net, trainloader, *args, **flags))
+                        trained_on.append(trainloader.dataset[:][0]) or normal_train(net, trainloader, *args, **flags))
     monkeypatch.setattr(train, "predict", lambda net, testloader, device:
-                        examined.append(testloader.dataset.images) or normal_predict(net, testloader, device))
-    run("--hold-out", "50")
-    assert torch.equal(trained_on[0], few[0].images[:350]) and torch.equal(examined[0], few[0].images[350:])
+                        measured_on.append(testloader.dataset[:][0]) or normal_predict(net, testloader, device))
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda *args, train: load(*args, train=train) if train else pytest.fail("the test set"))
+    run("--validation", "50")
+    images = few[0][:][0]
+    assert torch.equal(trained_on[0], images[:350]) and torch.equal(measured_on[0], images[350:])
     printed = capsys.readouterr().out
-    assert "350 pictures" in printed and "held-out accuracy on STRIPES" in printed and "test accuracy" not in printed
-    assert "without --hold-out" in printed and "evaluate.py" not in printed
+    assert "350 training images" in printed and "validation accuracy on STRIPES" in printed and "test accuracy" not in printed
+    assert "without --validation" in printed and "evaluate.py" not in printed
 
 
-def test_a_trial_on_held_out_pictures_leaves_the_network_alone(few):
-    train.main([*QUICK, "--hold-out", "50"])
-    assert "held_out_stripes_net.pth" in os.listdir() and "stripes_net.pth" not in os.listdir()
+def test_a_trial_on_validation_images_leaves_the_network_alone(few):
+    train.main([*QUICK, "--validation", "50"])
+    assert sorted(os.listdir()) == ["validation_stripes_net.pth", "validation_stripes_net_curve.png"]
 
 
 @pytest.mark.parametrize("number", ["400", "401"])
-def test_holding_out_everything_is_refused(few, number):
-    with pytest.raises(SystemExit, match=f"train.py: {number} pictures can't be held out of 400: take 1 to 399"):
-        run("--hold-out", number)
-    assert not os.path.exists("net.pth")
+def test_a_validation_set_of_everything_is_refused(few, number):
+    with pytest.raises(ValueError, match=f"{number} can't be taken from 400 training images: take 1 to 399"):
+        run("--validation", number)
+    assert os.listdir() == []
+
+
+# ---- Several runs ----------------------------------------------------------------------------
+
+def test_runs_are_the_single_runs_of_their_seeds_each_with_files_of_its_own(few, capsys):
+    train.main([*QUICK, "--seed", "5", "--runs", "2"])
+    printed = capsys.readouterr().out
+    assert sorted(os.listdir()) == ["stripes_net_seed5.pth", "stripes_net_seed5_curve.png",
+                                    "stripes_net_seed6.pth", "stripes_net_seed6_curve.png"]
+    for seed in (5, 6):
+        assert same(torch.load(f"stripes_net_seed{seed}.pth", weights_only=True), run("--seed", str(seed)))
+    assert "--checkpoint stripes_net_seed5.pth" in printed.splitlines()[-1]
+
+
+def test_the_last_line_of_several_runs_is_mean_deviation_lowest_highest(few, monkeypatch, capsys):
+    results = iter([(60.0, 10.0), (61.0, 20.0), (65.0, 30.0)])
+    monkeypatch.setattr(train, "fit", lambda *args: next(results))
+    train.main([*QUICK, "--runs", "3"])
+    assert ("3 runs, seeds 0 to 2: test accuracy on STRIPES (not CIFAR-10) mean 62.0 %, standard deviation 2.6, "
+            "lowest 60.0, highest 65.0; 20 s of training each") in capsys.readouterr().out
+
+
+# ---- Muon: singular value decomposition is the referee -----------------------------------------
+
+SHAPES = [(84, 120), (120, 400), (400, 120), (10, 84), (7, 7), (6, 3, 5, 5), (16, 6, 5, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_orthogonal_keeps_the_directions_and_makes_all_lengths_nearly_one(shape):
+    step = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrix = train.orthogonal(step).flatten(1)
+    matrix = matrix / max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
+    assert 0.65 < torch.linalg.svdvals(matrix).min() and torch.linalg.svdvals(matrix).max() < 1.25
+    u, s, v = torch.linalg.svd(step.flatten(1), full_matrices=False)
+    inside = u.T @ matrix @ v.T  # seen along step's own directions, it must be diagonal
+    assert (inside - inside.diagonal().diag()).abs().max() < 1e-9
+
+
+def test_orthogonal_of_a_step_with_one_huge_direction_and_of_no_step_at_all():
+    u, _, v = torch.linalg.svd(torch.randn(20, 30, generator=torch.Generator().manual_seed(0)), full_matrices=False)
+    values = torch.linalg.svdvals(train.orthogonal(u @ torch.linspace(1, 0.1, 20).diag() @ v))
+    assert 0.5 < values.min() and values.max() < 1.25
+    assert torch.equal(train.orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_a_tall_matrix_takes_longer_steps():
+    tall = torch.linalg.qr(torch.randn(400, 100, generator=torch.Generator().manual_seed(0)))[0]
+    assert torch.linalg.svdvals(train.orthogonal(tall)).mean() == pytest.approx(2, rel=0.3)  # sqrt(400 / 100)
+
+
+def test_muon_moves_a_bias_as_nesterovs_sgd_does_and_a_matrix_by_its_orthogonal_step():
+    torch.manual_seed(0)
+    bias, weight = nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(4, 5))
+    other = nn.Parameter(bias.detach().clone())
+    before = weight.detach().clone()
+    muon = train.Muon([bias, weight], lr=0.1, momentum=0.9, weight_decay=0.5)
+    sgd = torch.optim.SGD([other], lr=0.1, momentum=0.9, nesterov=True)
+    for step in range(3):
+        gradient, bias.grad = torch.randn(4, 5), torch.randn(5)
+        other.grad, weight.grad = bias.grad.clone(), gradient
+        if step == 0:  # the momentum of one step points where that step points
+            expected = before * (1 - 0.1 * 0.5) - 0.1 * train.orthogonal(gradient)
+        muon.step()
+        sgd.step()
+        if step == 0:
+            assert torch.allclose(weight, expected, atol=1e-3)
+    assert torch.allclose(bias, other, atol=1e-6)
+
+
+def test_muon_learns_stripes_in_one_epoch_and_obeys_the_schedule(stripes):
+    torch.manual_seed(0)
+    net = LeNet5()
+    optimizer = train.Muon(net.parameters(), lr=0.02)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: train.linear_factor(step, 157))
+    train.train(net, loader(stripes[0], 64, shuffle=True), nn.CrossEntropyLoss(), optimizer, scheduler=scheduler)
+    assert percent_right(net, stripes[1]) > 80
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
+
+
+# ---- Distillation ----------------------------------------------------------------------------
+
+@pytest.fixture
+def teachers():
+    torch.manual_seed(7)
+    return [LeNet5(), LeNet5()]
+
+
+def test_distillation_by_hand(teachers, images):
+    torch.manual_seed(0)
+    outputs, labels = LeNet5()(images), torch.tensor([0, 1, 2, 3])
+    loss = nn.CrossEntropyLoss()(outputs, labels)
+    kl = 0.0
+    for n in range(4):
+        q = [sum(teacher(images)[n].div(2).softmax(0)[k].item() for teacher in teachers) / 2 for k in range(10)]
+        p = outputs[n].div(2).softmax(0).tolist()
+        kl += sum(q[k] * (math.log(q[k]) - math.log(p[k])) for k in range(10)) / 4
+    expected = (1 - train.SHARE) * loss.item() + train.SHARE * 2**2 * kl
+    assert train.TEMPERATURE == 2
+    assert train.distillation(loss, outputs, images, teachers).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_teachers_learn_nothing_and_no_gradient_reaches_them(few, teachers):
+    before = [parameter.clone() for teacher in teachers for parameter in teacher.parameters()]
+    net = LeNet5()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    train.train(net, loader(few[0], 50), nn.CrossEntropyLoss(), optimizer, teachers=teachers)
+    after = [parameter for teacher in teachers for parameter in teacher.parameters()]
+    assert all(torch.equal(one, other) and other.grad is None for one, other in zip(before, after))
+
+
+def test_teachers_see_the_same_augmented_images_as_the_network(few, monkeypatch):
+    seen = {"teacher": [], "net": []}
+
+    class Watched(LeNet5):
+        def forward(self, x):
+            seen["teacher" if not torch.is_grad_enabled() else "net"].append(x)
+            return super().forward(x)
+
+    net = Watched()
+    train.train(net, loader(few[0], 100), nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=0.1), augment=True,
+                teachers=[Watched()])
+    assert len(seen["net"]) == 4 and not torch.equal(seen["net"][0], few[0][:100][0])
+    assert all(torch.equal(one, other) for one, other in zip(seen["net"], seen["teacher"]))
+
+
+def test_learning_from_a_teacher_alone_brings_the_outputs_closer(images, teachers):
+    torch.manual_seed(0)
+    net = LeNet5()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    distances = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        distance = train.distillation(torch.tensor(0.0), net(images), images, teachers[:1])
+        distance.backward()
+        optimizer.step()
+        distances.append(distance.item())
+    assert distances[-1] < distances[0] / 2
+
+
+def test_teacher_on_the_command_line_changes_the_run_and_a_bad_file_is_refused(few):
+    alone = run()
+    assert not same(alone, run("--teacher", "net.pth"))
+    with open("bad.pth", "w") as file:
+        file.write("no network")
+    with pytest.raises(ValueError, match="bad.pth is no checkpoint"):
+        run("--teacher", "net.pth", "bad.pth")
 
 
 # ---- The schedule ----------------------------------------------------------------------------
 
 def test_linear_starts_at_1_and_ends_one_step_above_0():
-    assert train.linear(0, 100) == 1 and train.linear(50, 100) == 0.5 and train.linear(99, 100) == pytest.approx(0.01)
+    assert train.linear_factor(0, 100) == 1 and train.linear_factor(50, 100) == 0.5 and train.linear_factor(99, 100) == pytest.approx(0.01)
 
 
 def test_linear_with_warmup_rises_first():
-    values = [train.linear(step, 100, warmup=0.2) for step in range(100)]
+    values = [train.linear_factor(step, 100, warmup=0.2) for step in range(100)]
     assert values[0] == pytest.approx(1 / 20) and values[9] == pytest.approx(0.5)
     assert values[19] == pytest.approx(1) and values[20] == 1     # the end of the warm-up
     assert values[60] == pytest.approx(0.5)                       # the middle of what is left
@@ -231,12 +381,13 @@ def test_linear_with_warmup_rises_first():
 
 def test_the_loop_gives_each_step_its_rate(few):
     net = LeNet5()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.4, fused=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.4)
     rates = []
     optimizer.register_step_post_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
-    trainloader = data.loader(few[0], batch_size=100, shuffle=True)
+    trainloader = loader(few[0], 100, shuffle=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: train.linear_factor(step, 8))
     for epoch in range(2):
-        train.train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, 2, schedule="linear")
+        train.train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, 2, scheduler=scheduler)
     assert rates == pytest.approx([0.4 * left / 8 for left in (8, 7, 6, 5, 4, 3, 2, 1)])
 
 
@@ -251,37 +402,40 @@ def test_the_log_shows_the_trace_then_each_epoch_then_what_to_do_next(few, capsy
     places = [printed.index(part) for part in parts]
     assert places == sorted(places)
     net = evaluate.load_checkpoint("net.pth")
-    percent = evaluate.accuracy(*evaluate.predict(net, data.loader(few[1], 50, shuffle=False)))
+    percent = percent_right(net, few[1])
     assert f"test accuracy on STRIPES (not CIFAR-10) {percent:.1f} %" in printed.splitlines()[-3]
     assert re.match(r"\d+ s of training, [\d,]+ images/s\. The network is in net\.pth", printed.splitlines()[-2])
 
 
+LOG = r"epoch \d+: training loss ([\d.]+), training accuracy ([\d.]+) %, test accuracy on .+? ([\d.]+) %"
+
+
 def test_the_log_alone_is_enough_to_draw_the_curve_again(few, monkeypatch, capsys):
     drawn = []
-    monkeypatch.setattr(train, "draw_curve", lambda *args: drawn.append(args))
+    monkeypatch.setattr(train, "draw_curve", lambda *args: drawn.append(args) or "drawn")
     run("--epochs", "3")
-    (history, title, path, exam), = drawn
-    lines = re.findall(r"epoch \d+: training loss ([\d.]+), training accuracy ([\d.]+) %, test accuracy on .+? ([\d.]+) %",
-                       capsys.readouterr().out)
-    assert len(lines) == len(history) == 3 and (path, exam) == ("curve.png", "test") and "STRIPES (not CIFAR-10)" in title
+    (history, title, path, validation), = drawn
+    lines = re.findall(LOG, capsys.readouterr().out)
+    assert len(lines) == len(history) == 3 and path == "net_curve.png" and "STRIPES (not CIFAR-10)" in title
     for line, entry in zip(lines, history):
         assert [float(number) for number in line] == pytest.approx(entry, abs=0.06)
 
 
 def test_a_loss_that_shot_up_still_gets_a_readable_axis(tmp_path):
-    train.draw_curve([(1e9, 10.0, 10.0), (2.3, 10.0, 10.0)], "a title", tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").exists()
+    path = str(tmp_path / "curve.png")
+    assert train.draw_curve([(1e9, 10.0, 10.0), (2.3, 10.0, 10.0)], "a title", path) == f"in {path}"
+    assert os.path.exists(path)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 75])
-def test_curve_png_rises_where_the_accuracy_rises(tmp_path, epochs):
+def test_the_curve_rises_where_the_accuracy_rises(tmp_path, epochs):
     history = [(2.0 - epoch / 80, 30 + epoch / 2, 40 + epoch / 4) for epoch in range(epochs)]
-    train.draw_curve(history, "a title", tmp_path / "curve.png")
-    with Image.open(tmp_path / "curve.png") as sheet:
-        pixels = pil_to_tensor(sheet.convert("RGB"))[:, 80:371, :]  # the panels
-    blue = (pixels == torch.tensor([0, 0, 255]).view(3, 1, 1)).all(0)
-    red = (pixels == torch.tensor([255, 0, 0]).view(3, 1, 1)).all(0)
-    assert blue[:, 57:464].any() and red[:, 57:464].any() and blue[:, 557:964].any() and not red[:, 557:964].any()
+    train.draw_curve(history, "a title", tmp_path / "net_curve.png" and str(tmp_path / "net_curve.png"))
+    with Image.open(tmp_path / "net_curve.png") as sheet:
+        pixels = pil_to_tensor(sheet.convert("RGB"))[:, 80:371, :].int()  # the panels
+    blue = (pixels[2] - pixels[0] > 150) & (pixels[2] - pixels[1] > 150)
+    red = (pixels[0] - pixels[2] > 150) & (pixels[0] - pixels[1] > 150)
+    assert blue[:, 55:464].any() and red[:, 55:464].any() and blue[:, 555:964].any() and not red[:, 555:964].any()
     if epochs > 1:
         def height(line, columns):  # the mean row of a colour there, counted upwards
             return -line[:, columns].nonzero()[:, 0].float().mean()
@@ -307,7 +461,10 @@ def test_importing_a_script_prints_nothing_and_trains_nothing(tmp_path):
 @pytest.mark.parametrize("flag, value", [
     ("--epochs", "0"), ("--epochs", "-1"), ("--epochs", "1.5"), ("--batch-size", "0"), ("--batch-size", "four"),
     ("--lr", "-0.1"), ("--lr", "0"), ("--lr", "nan"), ("--lr", "inf"), ("--momentum", "1"), ("--momentum", "-0.1"),
-    ("--momentum", "nan"), ("--hold-out", "-1"), ("--hold-out", "0.1"), ("--weight-decay", "-1"), ("--weight-decay", "nan"), ("--warmup", "1"), ("--seed", "-1"),
+    ("--momentum", "nan"), ("--validation", "-1"), ("--validation", "0.1"), ("--weight-decay", "-1"),
+    ("--weight-decay", "nan"), ("--weight-decay", "1e39"), ("--warmup", "1"), ("--seed", "-1"), ("--seed", "99999999999999999999"),
+    ("--batch-size", "99999999999999999999"), ("--epochs", "99999999999999999999"), ("--lr", "1e39"), ("--runs", "0"),
+    ("--optimizer", "adam"),
     ("--dataset", "mnist"), ("--device", "tpu"), ("--schedule", "cosine")])
 def test_values_that_make_no_sense_are_refused_by_name(capsys, flag, value):
     with pytest.raises(SystemExit) as stop:
@@ -330,7 +487,7 @@ def test_augmented_stripes_come_with_a_warning(few, capsys):
 
 @pytest.mark.parametrize("flags, advice", [
     ([], "python evaluate.py --dataset stripes"),
-    (["--checkpoint", "my net.pth"], "python evaluate.py --checkpoint 'my net.pth' --dataset stripes"),
+    (["--checkpoint", "my net.pth"], 'python evaluate.py --checkpoint "my net.pth" --dataset stripes'),
     (["--data-dir", "elsewhere"], "python evaluate.py --dataset stripes --data-dir elsewhere")])
 def test_the_last_line_is_a_command_that_works(few, capsys, flags, advice):
     train.main([*QUICK, *flags])
@@ -338,32 +495,63 @@ def test_the_last_line_is_a_command_that_works(few, capsys, flags, advice):
     evaluate.main(shlex.split(advice)[2:])
 
 
-def test_a_checkpoint_that_cannot_be_written_is_found_out_before_training(few, monkeypatch):
+def test_a_place_that_cannot_be_written_is_found_out_before_training(few, monkeypatch):
     monkeypatch.setattr(train, "train", lambda *args, **flags: pytest.fail("it trained"))
     os.mkdir("folder")
-    for path in ("folder", "missing/net.pth"):
-        with pytest.raises(SystemExit, match=f"The checkpoint {path} can't be written"):
+    os.mkdir("net_curve.png")  # where the curve of net.pth would go
+    for path, named in (("folder", "folder"), ("missing/net.pth", "missing/net.pth"), ("net.pth", "net_curve.png")):
+        with pytest.raises(OSError, match=f"{named} can't be written.*Name another place with --checkpoint"):
             run("--checkpoint", path)
-    assert os.listdir() == ["folder"]
+    assert sorted(os.listdir()) == ["folder", "net_curve.png"]
 
 
 def test_checking_the_place_leaves_the_old_checkpoint_alone(few):
     old = run()
-    train.check_writable("net.pth")
-    assert same(torch.load("net.pth", weights_only=True), old) and "net.pth.part" not in os.listdir()
+    data.check_writable("net.pth")
+    assert same(torch.load("net.pth", weights_only=True), old) and sorted(os.listdir()) == ["net.pth", "net_curve.png"]
 
 
-def test_a_checkpoint_is_written_whole_or_not_at_all(few, monkeypatch):
+def disk_full(*args, **flags):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("where", ["os.replace", "torch.save"])
+def test_a_checkpoint_is_written_whole_or_not_at_all(few, monkeypatch, capsys, where):
     old = run()
-
-    def disk_full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", disk_full)
-    with pytest.raises(SystemExit, match="No space left on device"):
+    monkeypatch.setattr(where, disk_full)
+    with pytest.raises(OSError, match="net.pth could not be written"):
         run("--seed", "1")
+    assert "net.pth could not be written: No space left on device" in capsys.readouterr().out
+    monkeypatch.undo()
     assert same(torch.load("net.pth", weights_only=True), old)
-    assert not os.path.exists("net.pth.part")
+    assert sorted(os.listdir()) == ["net.pth", "net_curve.png"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a device that is always full")
+def test_a_really_full_disk_is_an_oserror_from_save_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "written_whole", lambda path: contextlib.nullcontext("/dev/full"))
+    with pytest.raises(OSError):
+        train.save(LeNet5(), "net.pth")
+
+
+def test_a_save_that_fails_once_costs_a_line_and_the_next_epoch_saves(few, monkeypatch, capsys):
+    save, calls = train.save, []
+
+    def once(net, path):
+        calls.append(path)
+        if len(calls) == 1:
+            raise PermissionError(13, "Permission denied")
+        save(net, path)
+
+    monkeypatch.setattr(train, "save", once)
+    run("--epochs", "2")
+    assert "net.pth could not be written: Permission denied. The next epoch will try again." in capsys.readouterr().out
+
+
+def test_a_curve_that_cannot_be_drawn_costs_a_sentence_not_the_result(few, monkeypatch, capsys):
+    monkeypatch.setattr(Image.Image, "save", disk_full)
+    run()
+    assert "The network is in net.pth, its curve could not be written (No space left on device)." in capsys.readouterr().out
 
 
 def stop_in_epoch_2(monkeypatch, error):
@@ -383,25 +571,26 @@ def test_ctrl_c_keeps_the_last_epochs_checkpoint_and_says_so(few, monkeypatch):
     with pytest.raises(SystemExit, match=r"Stopped by Ctrl-C. net.pth keeps epoch 1."):
         run("--epochs", "3")
     assert same(torch.load("net.pth", weights_only=True), one_epoch)
-    assert os.path.exists("curve.png") and torch.backends.mkldnn.enabled
+    assert os.path.exists("net_curve.png") and torch.backends.mkldnn.enabled
 
 
 def test_ctrl_c_in_the_first_epoch_leaves_an_older_checkpoint_alone(few, monkeypatch):
     old = run()
     monkeypatch.setattr(train, "predict", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
-    with pytest.raises(SystemExit, match="No epoch was finished; net.pth was not written."):
+    with pytest.raises(SystemExit, match="No epoch was saved; net.pth was not written."):
         run("--seed", "1")
     assert same(torch.load("net.pth", weights_only=True), old)
 
 
 def test_a_loss_that_runs_away_stops_training_with_what_to_try(few):
     old = run()
-    with pytest.raises(SystemExit, match=r"no longer a finite number .* Try a tenth of --lr 1e\+20. No epoch was finished"):
-        run("--lr", "1e20")
+    with pytest.raises(SystemExit, match=r"no longer a finite number .* Try a tenth of --lr 99\. No epoch was saved"):
+        run("--lr", "99", "--epochs", "50")
     assert same(torch.load("net.pth", weights_only=True), old)
 
 
 def test_parameters_that_only_the_last_step_broke_are_noticed_too(few):
-    with pytest.raises(SystemExit, match="no longer a finite number"):
-        run("--batch-size", "400", "--lr", "1e39")  # one step: its loss, before it, was finite
-    assert not os.path.exists("net.pth")
+    net = LeNet5()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e38)
+    with pytest.raises(FloatingPointError, match="no longer a finite number"):
+        train.train(net, loader(few[0], 400), nn.CrossEntropyLoss(), optimizer)  # one step: its loss was finite
