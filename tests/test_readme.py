@@ -6,7 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from PIL import Image, ImageChops
+from torch import nn
 
+import data
+import evaluate
+import lenet5
 import train
 from conftest import ROOT
 
@@ -21,85 +27,224 @@ def read(name):
 README = read("README.md")
 
 
+def blocks(language=""):
+    return re.findall(rf"^```{language}\n(.+?)\n```", README, re.M | re.S)
+
+
+def quoted(name):
+    """The lines that a script quotes of its own output, at its top."""
+    return [line[4:] for line in ast.get_docstring(ast.parse(read(name)), clean=False).splitlines()
+            if line.startswith("    ") and "python " not in line and "..." not in line]
+
+
+# ---- Commands and names ----------------------------------------------------------------------
+
 def test_it_begins_with_one_command_to_install_and_train_and_one_to_test():
-    commands = re.findall(r"^```\n(.+?)\n```", README, re.M | re.S)
-    assert commands[0] == "pip install torch torchvision pytest && python train.py"
-    assert commands[1] == "python -m pytest"
+    assert blocks()[:2] == ["pip install torch torchvision pytest && python train.py", "python -m pytest"]
 
 
 def test_every_function_and_class_that_it_names_exists():
     defined = set()
-    for name in (*SCRIPTS, "tests/benchmark.py", "tests/test_by_hand.py", "tests/test_lenet5.py"):
+    for name in (*SCRIPTS, *(f"tests/{test}" for test in os.listdir(os.path.join(ROOT, "tests")) if test.endswith(".py"))):
         defined |= {node.name for node in ast.walk(ast.parse(read(name))) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    elsewhere = {"iter", "next", "imshow", "ToTensor"}  # Python's and torchvision's
+    elsewhere = {"iter", "next", "ToTensor", "ToImage", "ToDtype", "backward"}  # Python's, PyTorch's and torchvision's
     prose = re.sub(r"```.*?```", "", README, flags=re.S)
     for name in re.findall(r"`(?:class )?(\w+)(?:\(\))?`", prose):
         if name.endswith("by_hand") or f"`{name}()`" in prose or name.startswith("test_"):
             assert name in defined | elsewhere, name
 
 
-def test_every_command_has_flags_that_train_py_takes(monkeypatch):
+def test_every_command_has_flags_that_its_script_takes(monkeypatch):
     seen = []
     monkeypatch.setattr(train, "run", seen.append)
-    commands = re.findall(r"python train\.py((?: --[\w-]+(?: [\w.]+)?)*)", README)
-    for flags in commands:
+    monkeypatch.setattr(evaluate, "classify", seen.append)
+    for flags in re.findall(r"python train\.py((?: --[\w-]+(?: [\w.]+)*)*)", README):
         if flags.split() != ["--help"]:
             train.main(flags.split())
-    assert len(seen) >= 5
-
-
-def test_the_ladder_has_a_command_for_each_rung_and_the_race_runs_the_fast_one(monkeypatch):
-    import benchmark
-    rungs = re.findall(r"^\| (\d+) \| (.+?) \| (\d+) \|", README, re.M)
-    commands = re.search(r"one line for each rung:\n\n```\n(.+?)\n```", README, re.S)[1].splitlines()
-    reasons = re.findall(r"^(\d+)\. \*\*", README.split("What each change does:")[1].split("## 7.")[0], re.M)
-    numbers = [number for number, _, _ in rungs]
-    assert numbers == reasons == [str(k + 1) for k in range(len(commands))]
-    seen = []
-    monkeypatch.setattr(train, "run", seen.append)
-    for (_, change, epochs), command in zip(rungs, commands):
-        train.main(command.split()[2:])
-        assert seen[-1].epochs == int(epochs)
-        if "**fast**" in change:
-            fast = vars(seen[-1])
-    assert benchmark.FAST == {flag: fast[flag] for flag in benchmark.FAST} and not fast["augment"]
+    evaluate.main(re.search(r"^python evaluate\.py (--image .+)$", README, re.M)[1].split())
+    assert len(seen) >= 10
 
 
 def test_every_flag_in_the_readme_exists(capsys):
-    with pytest.raises(SystemExit):
-        train.main(["--help"])
+    for main in (train.main, evaluate.main):
+        with pytest.raises(SystemExit):
+            main(["--help"])
     flags = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
-    assert set(re.findall(r" `?(--\w[\w-]+)", README)) - {"--race", "--index-url"} <= flags
+    assert set(re.findall(r"[ `](--\w[\w-]+)", README)) - {"--race", "--index-url"} <= flags
 
 
-def test_the_trace_in_the_readme_is_what_lenet5_prints():
-    import lenet5
-    table = [line.rstrip()[4:] for line in lenet5.__doc__.splitlines() if re.match("    (layer|input|conv|pool|fc|total)", line)]
-    for line in table:
-        assert line in README, line
+@pytest.mark.parametrize("row", re.findall(r"^\| .+ \| `(\w+\.py)`: `(\w+)` \|$", README, re.M), ids=lambda row: row[1])
+def test_the_glossary_points_at_something_that_is_there(row):
+    script, name = row
+    assert re.search(rf"\b{name}\b", read(script))
 
 
-def test_the_walk_in_the_readme_is_what_data_py_prints():
-    import data
-    for line in data.__doc__.splitlines():
-        if line.startswith("    ") and "python" not in line:
-            assert line[4:] in README, line
+def test_the_glossary_has_each_term_in_korean_too_and_the_text_uses_it():
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| .+ \| `\w+\.py`: `\w+` \|$", README, re.M)
+    assert len(rows) >= 28
+    text = (README.split("## Glossary")[0] + "".join(read(name) for name in SCRIPTS)).lower()
+    for terms, korean in rows:
+        assert re.search("[\uac00-\ud7a3]", korean)
+        for term in re.sub(r" \(.+?\)", "", terms).split(","):
+            assert re.sub("(ion|e)$", "", term.strip().lower()) in text, term
 
 
-def test_the_notebook_lines_run(few):
-    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "import data, evaluate" in block)
-    code = code.replace("data.load()", 'data.load("stripes")')
-    exec(compile(code, "README.md", "exec"), {})
+# ---- Quoted output ---------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_what_a_script_quotes_at_its_top_stands_in_the_readme_too(name):
+    lines = quoted(name)
+    assert len(lines) > 5
+    for line in lines:
+        assert line.rstrip() in README, line
+
+
+def test_the_run_in_the_readme_ends_above_the_tutorials_60():
+    epochs = re.findall(r"^epoch (\d): training loss \d\.\d{3}, training accuracy [\d.]+ %, test accuracy on CIFAR-10 ([\d.]+) %$",
+                        README, re.M)
+    assert [int(epoch) for epoch, _ in epochs] == list(range(1, 9)) and float(epochs[-1][1]) >= 60
+    assert f"accuracy on CIFAR-10: {epochs[-1][1]} %" in README  # evaluate.py found what train.py had found
 
 
 def test_the_convolutions_hold_5_percent_of_the_parameters_and_do_91_percent_of_the_work():
-    import torch
-    import lenet5
     rows = lenet5.trace(lenet5.LeNet5(), torch.zeros(1, 3, 32, 32))
     conv = [row for row in rows if row.name.startswith("conv")]
     assert round(100 * sum(row.parameters for row in conv) / sum(row.parameters for row in rows)) == 5
     assert round(100 * sum(row.multiply_adds for row in conv) / sum(row.multiply_adds for row in rows)) == 91
+    assert [row.output[0, 0].numel() for row in conv] == [784, 100]
 
+
+# ---- Pictures --------------------------------------------------------------------------------
+
+IMAGES = {name: text for text, name in re.findall(r"!\[(.+?)\]\(\.images/(\w+)\.png\)", README)}
+
+
+def size(name):
+    with Image.open(os.path.join(ROOT, ".images", f"{name}.png")) as image:
+        return image.size
+
+
+def test_each_picture_is_shown_with_a_text_for_those_who_cannot_see_it():
+    files = sorted(os.listdir(os.path.join(ROOT, ".images")))
+    assert files == sorted(f"{name}.png" for name in IMAGES)
+    assert all(len(text) > 30 for text in IMAGES.values())
+    assert sum(os.path.getsize(os.path.join(ROOT, ".images", file)) for file in files) < 500_000
+
+
+def test_the_pictures_have_the_size_that_todays_code_draws(few, images, monkeypatch):
+    torch.manual_seed(0)
+    torch.save(lenet5.LeNet5().state_dict(), "stripes_net.pth")
+    data.main(["--dataset", "stripes"])
+    evaluate.main()
+    data.imshow(images[0], "photo.png")
+    evaluate.main(["--image", "photo.png"])
+    train.draw_curve([(2.0, 30.0, 40.0)], "a title", "curve.png")
+    train.draw_curve([(2.0, 30.0, 40.0)], "a title", "overfitting.png")
+    for name in IMAGES:
+        with Image.open(f"{name}.png") as image:
+            assert image.size[0] == size(name)[0], name
+            assert image.size == size(name) or name == "mistakes", name  # which has a row for each pair
+
+
+def test_the_curve_in_the_readme_is_the_one_of_the_log_in_the_readme(tmp_path):
+    """Lines and dots, pixel by pixel; letters may differ with Pillow's version."""
+    epochs = re.findall(r"^epoch \d: training loss ([\d.]+), training accuracy ([\d.]+) %, test accuracy on CIFAR-10 ([\d.]+) %$",
+                        README, re.M)
+    train.draw_curve([tuple(map(float, epoch)) for epoch in epochs], "LeNet-5 on CIFAR-10", str(tmp_path / "curve.png"))
+    with Image.open(tmp_path / "curve.png") as drawn, Image.open(os.path.join(ROOT, ".images", "curve.png")) as shown:
+        for left in (56, 556):  # the two panels, without their letters
+            box = (left, 76, left + 410, 374)
+            difference = ImageChops.difference(drawn.convert("RGB").crop(box), shown.convert("RGB").crop(box))
+            # The log rounds to a tenth of a percent, a third of a pixel: edges may differ in shade, lines not in place.
+            assert max(high for _, high in difference.getextrema()) < 128
+
+
+# ---- The ladder ------------------------------------------------------------------------------
+
+def test_the_ladder_has_a_command_for_each_rung_and_the_benchmark_races_the_fast_one(monkeypatch):
+    import benchmark
+    rungs = re.findall(r"^\| (\d+) \| (.+?) \| (\d+) \|", README, re.M)
+    commands = [block for block in blocks() if block.startswith("python train.py --runs 3\n")][0].splitlines()
+    reasons = re.findall(r"^(\d+)\. \*\*", README.split("## 6.")[1].split("## 7.")[0], re.M)
+    assert [number for number, _, _ in rungs] == reasons == [str(k + 1) for k in range(len(commands))]
+    seen = []
+    monkeypatch.setattr(train, "run", seen.append)
+    for (_, change, epochs), command in zip(rungs, commands):
+        train.main(command.split()[2:])
+        assert seen[-1].epochs == int(epochs) and seen[-1].runs >= 3
+        if "**fast**" in change:
+            fast = vars(seen[-1])
+    assert benchmark.FAST == {flag: fast[flag] for flag in benchmark.FAST}
+
+
+def test_each_row_of_the_ladder_has_its_mean_inside_its_spread():
+    rows = re.findall(r"([\d.]+) % \(([\d.]+) to ([\d.]+)\)", README.split("## 6.")[1].split("## 7.")[0])
+    assert len(rows) >= 8 and all(float(low) <= float(mean) <= float(high) for mean, low, high in rows)
+
+
+# ---- Snippets: each runs as it stands --------------------------------------------------------
+
+def run(code, names):
+    exec(compile(code, "README.md", "exec"), names)
+
+
+def test_the_four_cells_of_the_notebook_run_in_order(few, monkeypatch, capsys):
+    monkeypatch.setattr(data, "find", lambda: ("stripes", "data"))
+    cells = [block for block in blocks("python") if "Image.open" in block or "imshow(make_grid(" in block]
+    assert len(cells) == 4
+    names = {}
+    for cell in cells:
+        run(cell, names)
+    assert isinstance(names["predicted"], torch.Tensor) and os.path.exists("notebook_curve.png")
+    assert len(names["history"]) == 3 and capsys.readouterr().out.count(" %") >= 4
+
+
+def test_the_snippets_on_negatives_and_on_dead_units_run(few, monkeypatch, capsys):
+    monkeypatch.setattr(data, "find", lambda: ("stripes", "data"))
+    torch.manual_seed(0)
+    torch.save(lenet5.LeNet5().state_dict(), "cifar_net.pth")
+    names = {}
+    run(next(block for block in blocks("python") if "negatives" in block), names)
+    assert torch.equal(names["negatives"][:][0], -few[1][:][0])
+    run(next(block for block in blocks("python") if "dead" in block), names)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 6 and printed[2].startswith("6 units, ") and printed[5].startswith("84 units, ")
+
+
+def test_losses_by_hand(images):
+    """The three lines of homework 4, each against its formula, and each lowest where the outputs are right."""
+    labels, targets = torch.tensor([3, 0, 9, 5]), torch.zeros(4, 10)
+    for n, label in enumerate((3, 0, 9, 5)):
+        targets[n, label] = 1
+    outputs = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
+    p = 1 / (1 + (-outputs).exp())
+    formulas = [((outputs - targets) ** 2).mean(), (outputs - targets).abs().mean(),
+                -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()]
+    lines = next(block for block in blocks("python") if "mse_loss" in block).splitlines()
+    right, wrong = targets * 20 - 10, (1 - targets) * 20 - 10
+    for line, formula in zip(lines, formulas):
+        names = {"F": nn.functional}
+        run(line, names)
+        assert torch.allclose(names["criterion"](outputs, labels), formula)
+        assert names["criterion"](right, labels) < names["criterion"](wrong, labels)
+    assert len(lines) == 3 and "    criterion = nn.CrossEntropyLoss()" in read("train.py").splitlines()
+
+
+@pytest.mark.parametrize("name, activation", [("leaky_relu", "F.leaky_relu("), ("elu", "F.elu("), ("tanh", "torch.tanh(")])
+def test_one_edit_of_lenet5_py_changes_the_activation_function(tmp_path, images, name, activation):
+    names = {"__name__": "edited"}
+    source = read("lenet5.py")
+    assert source.count("F.relu(") == 4
+    exec(compile(source.replace("F.relu(", activation), "lenet5.py", "exec"), names)
+    rows = names["trace"](names["LeNet5"](), images)
+    assert [row.name for row in rows].count(name) == 4
+    x = torch.linspace(-2, 2, 5, dtype=torch.float64, requires_grad=True)
+    eval(activation + "x)", {"F": nn.functional, "torch": torch, "x": x}).sum().backward()
+    slope = {"leaky_relu": 0.01, "elu": torch.tensor(-2.0).exp(), "tanh": 1 - torch.tensor(-2.0).tanh() ** 2}[name]
+    assert x.grad[0].item() == pytest.approx(float(slope), rel=1e-5)  # at x = -2, where ReLU's is 0
+
+
+# ---- The scripts as such ---------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_are_plain_ascii(name):
@@ -121,24 +266,14 @@ def test_imports_run_one_way():
                     "train.py": {"data", "evaluate", "lenet5"}}
 
 
-@pytest.mark.parametrize("name", SCRIPTS[1:])
-def test_help_says_what_a_script_does(name, tmp_path):
-    done = subprocess.run([sys.executable, os.path.join(ROOT, name), "--help"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and "--dataset" in done.stdout and done.stdout.isascii()
+@pytest.mark.parametrize("main", [data.main, train.main, evaluate.main])
+def test_help_says_what_a_script_does(main, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert stop.value.code == 0 and "--dataset" in printed and printed.isascii()
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate"])
-def test_what_a_script_quotes_at_its_top_stands_in_the_readme_too(name):
-    quoted = [line[4:] for line in ast.get_docstring(ast.parse(read(f"{name}.py")), clean=False).splitlines()
-              if line.startswith("    ") and "python " + name not in line and "..." not in line]
-    assert len(quoted) > 5
-    for line in quoted:
-        assert line in README, line
-
-
-def test_the_run_in_the_readme_has_the_form_of_the_log_and_ends_above_the_tutorials_60():
-    lines = re.findall(r"^\[\d, +\d+\] loss: \d\.\d{3} \| [\d,]+ images/s, \d+ min \d\d s left$", README, re.M)
-    epochs = re.findall(r"^epoch (\d): training loss \d\.\d{3}, training accuracy [\d.]+ %, test accuracy on CIFAR-10 ([\d.]+) %$",
-                        README, re.M)
-    assert len(lines) == 6 and [int(epoch) for epoch, _ in epochs] == list(range(1, 9)) and float(epochs[-1][1]) >= 60
-    assert f"accuracy on CIFAR-10: {epochs[-1][1]} %" in README  # evaluate.py found what train.py had found
+def test_the_path_to_the_scripts_may_be_any_folder(tmp_path):
+    done = subprocess.run([sys.executable, os.path.join(ROOT, "train.py"), "--help"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0 and os.listdir(tmp_path) == []
