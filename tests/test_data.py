@@ -1,4 +1,5 @@
 """Chapter 2, Data Download: the images, from bytes to mini-batches."""
+import io
 import os
 import runpy
 import subprocess
@@ -13,7 +14,10 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
 import data
+import evaluate
+import train
 from conftest import ROOT
+from lenet5 import LeNet5
 
 
 # ---- The transform ---------------------------------------------------------------------------
@@ -300,19 +304,13 @@ def test_a_drawing_that_cannot_be_written_is_found_out_before_the_work(few, monk
         data.check_writable("missing/samples.png")
 
 
-def run(code, *flags, **environment):
-    """Python with this code, our scripts and these flags in a process of its own."""
-    return subprocess.run([sys.executable, "-c", code, *flags], capture_output=True,
-                          env={**os.environ, "PYTHONPATH": ROOT, **environment})
-
-
-def test_in_a_notebook_main_does_not_read_the_kernels_arguments():
-    code = """import data, train, evaluate
-for module in (data, train, evaluate):
-    module.run = lambda args, name=module.__name__: print(name, args.dataset)
-    module.main()"""
-    done = run(code, "-f", "kernel.json")
-    assert done.returncode == 0 and done.stdout.split() == b"data auto train auto evaluate auto".split()
+@pytest.mark.parametrize("module", [data, train, evaluate])
+def test_in_a_notebook_main_does_not_read_the_kernels_arguments(monkeypatch, module):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    monkeypatch.setattr(module, "run", seen.append)
+    module.main()
+    assert seen[0].dataset == "auto"
 
 
 @pytest.mark.parametrize("error, sentence", [(ValueError("wrong"), "data.py: wrong"), (OSError("gone"), "data.py: gone"),
@@ -327,20 +325,27 @@ def test_a_mistake_ends_a_script_with_a_sentence_and_ctrl_c_with_another(monkeyp
     assert stop.value.code == sentence  # a string: Python prints it, and exits with 1
 
 
-def test_a_console_that_cannot_show_a_letter_shows_its_number():
-    done = run("import data; data.script(lambda argv: print('\uace0\uc591\uc774.png'))", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0 and done.stdout.strip() == rb"\uace0\uc591\uc774.png"
+def test_a_console_that_cannot_show_a_letter_shows_its_number(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "argv", ["data.py"])
+    data.script(lambda argv: print("\uace0\uc591\uc774.png"))
+    assert console.buffer.getvalue().strip() == rb"\uace0\uc591\uc774.png"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a pipe closes otherwise there")
-@pytest.mark.parametrize("script", ["lenet5.py", "data.py --dataset stripes", "train.py --dataset stripes --batch-size 500",
-                                    "evaluate.py --dataset stripes --checkpoint net.pth"])
-def test_head_sees_two_lines_and_nobody_sees_an_error(tmp_path, script):
-    torch.save(__import__("lenet5").LeNet5().state_dict(), tmp_path / "net.pth")
-    name, *flags = script.split()
-    command = " ".join([f'"{sys.executable}" -u "{os.path.join(ROOT, name)}"', *flags])
-    done = subprocess.run(f"{command} | head -n 2", shell=True, cwd=tmp_path, capture_output=True)
-    assert done.stderr == b"" and len(done.stdout.splitlines()) == 2
+def test_head_sees_two_lines_and_nobody_sees_an_error(tmp_path):
+    torch.save(LeNet5().state_dict(), tmp_path / "net.pth")
+    scripts = ["lenet5.py", "data.py --dataset stripes", "train.py --dataset stripes --batch-size 500",
+               "evaluate.py --dataset stripes --checkpoint net.pth"]
+    pipes = []
+    for script in scripts:  # all at once: they spend their time importing torch
+        name, *flags = script.split()
+        command = " ".join([f'"{sys.executable}" -u "{os.path.join(ROOT, name)}"', *flags, "| head -n 2"])
+        pipes.append(subprocess.Popen(command, shell=True, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    for pipe in pipes:
+        printed, errors = pipe.communicate()
+        assert errors == b"" and len(printed.splitlines()) == 2
     assert all(left.endswith((".pth", ".png")) for left in os.listdir(tmp_path))  # nothing half-written
 
 

@@ -167,14 +167,12 @@ def test_a_line_every_8000_images_is_every_2000_batches_of_4(few, monkeypatch):
     assert seen == [2000, 125, 1]
 
 
-def test_stripes_are_learned_in_three_epochs(stripes):
+def test_stripes_are_learned_in_an_epoch(stripes):
     torch.manual_seed(0)
-    trainloader = loader(stripes[0], 16, shuffle=True)
     net = LeNet5()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    for epoch in range(3):
-        train.train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, 3)
-    assert percent_right(net, stripes[1]) > 80
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.03, momentum=0.9)
+    train.train(net, loader(stripes[0], 32, shuffle=True), nn.CrossEntropyLoss(), optimizer)
+    assert percent_right(net, stripes[1]) > 50  # guessing: 10
 
 
 def test_the_test_set_is_never_augmented_and_never_trained_on(few, monkeypatch):
@@ -430,7 +428,7 @@ def test_a_loss_that_shot_up_still_gets_a_readable_axis(tmp_path):
 @pytest.mark.parametrize("epochs", [1, 2, 75])
 def test_the_curve_rises_where_the_accuracy_rises(tmp_path, epochs):
     history = [(2.0 - epoch / 80, 30 + epoch / 2, 40 + epoch / 4) for epoch in range(epochs)]
-    train.draw_curve(history, "a title", tmp_path / "net_curve.png" and str(tmp_path / "net_curve.png"))
+    train.draw_curve(history, "a title", str(tmp_path / "net_curve.png"))
     with Image.open(tmp_path / "net_curve.png") as sheet:
         pixels = pil_to_tensor(sheet.convert("RGB"))[:, 80:371, :].int()  # the panels
     blue = (pixels[2] - pixels[0] > 150) & (pixels[2] - pixels[1] > 150)
@@ -518,11 +516,10 @@ def disk_full(*args, **flags):
 @pytest.mark.parametrize("where", ["os.replace", "torch.save"])
 def test_a_checkpoint_is_written_whole_or_not_at_all(few, monkeypatch, capsys, where):
     old = run()
-    monkeypatch.setattr(where, disk_full)
-    with pytest.raises(OSError, match="net.pth could not be written"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="net.pth could not be written"):
+        patch.setattr(where, disk_full)
         run("--seed", "1")
     assert "net.pth could not be written: No space left on device" in capsys.readouterr().out
-    monkeypatch.undo()
     assert same(torch.load("net.pth", weights_only=True), old)
     assert sorted(os.listdir()) == ["net.pth", "net_curve.png"]
 
@@ -590,7 +587,10 @@ def test_a_loss_that_runs_away_stops_training_with_what_to_try(few):
 
 
 def test_parameters_that_only_the_last_step_broke_are_noticed_too(few):
+    class Breaks(torch.optim.SGD):
+        def step(self):
+            self.param_groups[0]["params"][0].data.fill_(math.inf)
+
     net = LeNet5()
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e38)
     with pytest.raises(FloatingPointError, match="no longer a finite number"):
-        train.train(net, loader(few[0], 400), nn.CrossEntropyLoss(), optimizer)  # one step: its loss was finite
+        train.train(net, loader(few[0], 400), nn.CrossEntropyLoss(), Breaks(net.parameters(), lr=0.1))  # one mini-batch
