@@ -229,19 +229,20 @@ def download(root):
     try:
         os.makedirs(root, exist_ok=True)
         # A folder of its own for each process: nobody ever sees (or deletes) another's half-written files.
-        folder = tempfile.TemporaryDirectory(dir=root)
+        own = tempfile.TemporaryDirectory(dir=root)
     except OSError as error:
         raise OSError(f"The data folder {root} can't be written ({error.strerror}). Name another with --data-dir.")
-    with folder as part:
+    with own as part:
         archive = os.path.join(root, CIFAR10.filename)
         if not check_integrity(archive, CIFAR10.tgz_md5):
             download_archive(part, root)
             move_into_place(os.path.join(part, CIFAR10.filename), archive)
         print(f"Unpacking {archive}", flush=True)
         extract_archive(archive, part)
-        os.makedirs(os.path.join(root, CIFAR10.base_folder), exist_ok=True)
-        for name in os.listdir(os.path.join(part, CIFAR10.base_folder)):
-            move_into_place(os.path.join(part, CIFAR10.base_folder, name), os.path.join(root, CIFAR10.base_folder, name))
+        unpacked, folder = os.path.join(part, CIFAR10.base_folder), os.path.join(root, CIFAR10.base_folder)
+        os.makedirs(folder, exist_ok=True)
+        for name in os.listdir(unpacked):
+            move_into_place(os.path.join(unpacked, name), os.path.join(folder, name))
 
 
 def download_archive(part, root):
@@ -348,9 +349,9 @@ def add_arguments(parser, auto="cifar10 if it can be had, or else stripes"):
 
 
 def script(main):
-    """Run main() as a command: with its arguments, and with a sentence in place of a traceback for what may go wrong."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a console without Korean letters shows their numbers
+    """Run main() as a command, with its arguments, and with a sentence in place of a traceback where it goes wrong."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a console without Korean letters shows their numbers
     try:
         check_numpy()
         main(sys.argv[1:])
@@ -374,8 +375,8 @@ def check_numpy():
 
 
 def main(argv=()):
-    parser = argparse.ArgumentParser(prog="data.py", description="Look at one mini-batch of four images, and draw it in "
-                                     "samples.png.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(prog="data.py", description="Look at a mini-batch of four images, in samples.png.",
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_arguments(parser)
     run(parser.parse_args(argv))
 

@@ -77,8 +77,9 @@ def run(args):
     pairs = most_confused(matrix)
     print("\nmost often taken for each other")
     for a, b in pairs:
-        print(f"  {classes[a]} and {classes[b]}: {matrix[a, b] + matrix[b, a]} times ({matrix[a, b]} times {classes[b]} for "
-              f"{classes[a]}, {matrix[b, a]} times {classes[a]} for {classes[b]})")
+        one, other = classes[a], classes[b]
+        print(f"  {one} and {other}: {matrix[a, b] + matrix[b, a]} times "
+              f"({matrix[a, b]} times {other} for {one}, {matrix[b, a]} times {one} for {other})")
 
     draw_predictions(testset, predicted, f"{name}: {percent:.1f} % right", "predictions.png")
     draw_mistakes(testset, outputs, pairs, "mistakes.png")
@@ -250,7 +251,8 @@ def draw_mistakes(dataset, outputs, pairs, path, n=8):
         surest = sorted(wrong.nonzero().flatten().tolist(), key=lambda k: probabilities[k], reverse=True)[:n]
         cells = [(dataset[k][0], "red", f"{dataset.classes[predicted[k]]}? {100 * probabilities[k]:.0f} %",
                   f"truth: {dataset.classes[labels[k]]}") for k in surest]
-        groups.append((f"{dataset.classes[a]} and {dataset.classes[b]}: {wrong.sum()} mistakes, the surest first", cells))
+        heading = f"{dataset.classes[a]} and {dataset.classes[b]}: {wrong.sum()} mistakes, the surest first"
+        groups.append((heading, cells))
     draw_images(groups, path)
 
 
@@ -265,7 +267,8 @@ def draw_probabilities(images, probabilities, classes, path):
             y = top + 22 * i
             draw.text((330, y + 10), classes[i], "black", font_size=16, anchor="rm")
             draw.rectangle((340, y + 2, 340 + 220 * probability, y + 18), fill="red" if i == row.argmax() else "gray")
-            draw.text((348 + 220 * probability, y + 10), f"{100 * probability:.1f} %", "black", font_size=14, anchor="lm")
+            percent = f"{100 * probability:.1f} %"
+            draw.text((348 + 220 * probability, y + 10), percent, "black", font_size=14, anchor="lm")
     save_drawing(sheet, path)
 
 
@@ -338,9 +341,9 @@ def choose(checkpoint, dataset):
 def warn_of_old_pytorch(paths):
     """Print a line if a named checkpoint, perhaps a stranger's, is about to be read by a PyTorch with known holes."""
     if paths and data.TORCH < (2, 10):
-        print(f"Note: in PyTorch {torch.__version__} a checkpoint file can {'run code' if data.TORCH < (2, 6) else ''}"
-              f"{'damage memory' if data.TORCH >= (2, 6) else ''} when it is read (see load_checkpoint() in evaluate.py). "
-              "Open only files that you trust.")
+        risk = "run code" if data.TORCH < (2, 6) else "damage memory"
+        print(f"Note: in PyTorch {torch.__version__} a checkpoint can {risk} when it is read (load_checkpoint() says why)."
+              " Open only files that you trust.")
 
 
 def main(argv=()):

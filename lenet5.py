@@ -80,6 +80,8 @@ class LeNet5(nn.Module):
 
 # ---- The shape trace: what forward() does, call by call ----------------------------------------
 
+NAMES = {"max_pool2d": "pool", "avg_pool2d": "pool", "view": "flatten", "reshape": "flatten"}
+
 Row = namedtuple("Row", "name size shape receptive_field parameters multiply_adds output")
 
 
@@ -129,9 +131,7 @@ def trace(net, images):
             # linear layer. Few weights, much work; then many weights, little work.
             weight = learned[0] if learned else args[1]
             multiply_adds = weight.numel() * (y[0].numel() // weight.shape[0])
-        name = {"max_pool2d": "pool", "avg_pool2d": "pool", "view": "flatten", "reshape": "flatten"}.get(function, function)
-        if learned:
-            name = layer.get(id(learned[0])) or name
+        name = (layer.get(id(learned[0])) if learned else NAMES.get(function)) or function
         rows.append(Row(name, size, tuple(y.shape), field if y.ndim == 4 else None, parameters, multiply_adds, y))
     return rows
 
@@ -147,7 +147,7 @@ def arithmetic(function, args, kwargs, y):
     x = args[0]
     if function in ("conv2d", "max_pool2d", "avg_pool2d"):
         x, *window = (convolution if function == "conv2d" else pooling)(*args, **kwargs)
-        kernel, stride, padding, dilation = (value[0] if isinstance(value, (tuple, list)) else value for value in window)
+        kernel, stride, padding, dilation = (n[0] if isinstance(n, (tuple, list)) else n for n in window)  # of the rows
         kernel = dilation * (kernel - 1) + 1  # with gaps in it, a kernel reaches further
         padding = {"same": kernel - 1, "valid": 0}.get(padding) if isinstance(padding, str) else 2 * padding
         into, out = x.shape[2], y.shape[2]
@@ -318,45 +318,47 @@ def softmax_by_hand(outputs):
     return [power / total for power in powers]
 
 
-def forward_by_hand(w, image):
+def forward_by_hand(weights, image):
     """One image, (3, 32, 32) in lists, through the network: returns what stood before and after each layer.
 
-    w: {"conv1.weight": nested lists, ...}, the state_dict() of a LeNet5, each tensor.tolist().
+    weights: {"conv1.weight": nested lists, ...}, the state_dict() of a LeNet5, each tensor.tolist().
     The ten outputs are the last of the twelve that are returned; backward needs the others.
     """
-    a1 = conv_by_hand(image, w["conv1.weight"], w["conv1.bias"])    # 6 x 28 x 28
+    a1 = conv_by_hand(image, weights["conv1.weight"], weights["conv1.bias"])      # 6 x 28 x 28
     r1 = relu_by_hand(a1)
-    p1 = pool_by_hand(r1)                                           # 6 x 14 x 14
-    a2 = conv_by_hand(p1, w["conv2.weight"], w["conv2.bias"])       # 16 x 10 x 10
+    p1 = pool_by_hand(r1)                                                         # 6 x 14 x 14
+    a2 = conv_by_hand(p1, weights["conv2.weight"], weights["conv2.bias"])         # 16 x 10 x 10
     r2 = relu_by_hand(a2)
-    p2 = pool_by_hand(r2)                                           # 16 x 5 x 5
-    f = flatten_by_hand(p2)                                         # 400
-    a3 = linear_by_hand(f, w["fc1.weight"], w["fc1.bias"])          # 120
+    p2 = pool_by_hand(r2)                                                         # 16 x 5 x 5
+    f = flatten_by_hand(p2)                                                       # 400
+    a3 = linear_by_hand(f, weights["fc1.weight"], weights["fc1.bias"])            # 120
     r3 = relu_by_hand(a3)
-    a4 = linear_by_hand(r3, w["fc2.weight"], w["fc2.bias"])         # 84
+    a4 = linear_by_hand(r3, weights["fc2.weight"], weights["fc2.bias"])           # 84
     r4 = relu_by_hand(a4)
-    outputs = linear_by_hand(r4, w["fc3.weight"], w["fc3.bias"])    # 10
+    outputs = linear_by_hand(r4, weights["fc3.weight"], weights["fc3.bias"])      # 10
     return a1, r1, p1, a2, r2, p2, f, a3, r3, a4, r4, outputs
 
 
-def backward_by_hand(w, images, labels):
+def backward_by_hand(weights, images, labels):
     """Returns (loss, gradients) of a batch: what criterion(net(images), labels) and loss.backward() compute."""
-    g = {name: zeros_like(value) for name, value in w.items()}  # optimizer.zero_grad()
+    gradients = {name: zeros_like(value) for name, value in weights.items()}  # optimizer.zero_grad()
     loss = 0.0
     for image, label in zip(images, labels):
-        a1, r1, p1, a2, r2, p2, f, a3, r3, a4, r4, outputs = forward_by_hand(w, image)
+        a1, r1, p1, a2, r2, p2, f, a3, r3, a4, r4, outputs = forward_by_hand(weights, image)
         p = softmax_by_hand(outputs)
         loss += -math.log(p[label]) / len(images)  # cross-entropy, the mean over the batch
         # Its gradient for the ten outputs is simple: each probability, less what it should have been (1 or 0).
-        d = [(p[k] - (k == label)) / len(images) for k in range(len(p))]
-        d = linear_backward(r4, w["fc3.weight"], d, g["fc3.weight"], g["fc3.bias"])
-        d = linear_backward(r3, w["fc2.weight"], relu_backward(a4, d), g["fc2.weight"], g["fc2.bias"])
-        d = linear_backward(f, w["fc1.weight"], relu_backward(a3, d), g["fc1.weight"], g["fc1.bias"])
-        d = relu_backward(a2, pool_backward(r2, flatten_backward(p2, d)))
-        d = conv_backward(p1, w["conv2.weight"], d, g["conv2.weight"], g["conv2.bias"])
-        d = relu_backward(a1, pool_backward(r1, d))
-        conv_backward(image, w["conv1.weight"], d, g["conv1.weight"], g["conv1.bias"])
-    return loss, g
+        dx = [(p[k] - (k == label)) / len(images) for k in range(len(p))]
+        dx = linear_backward(r4, weights["fc3.weight"], dx, gradients["fc3.weight"], gradients["fc3.bias"])
+        dx = linear_backward(r3, weights["fc2.weight"], relu_backward(a4, dx),
+                             gradients["fc2.weight"], gradients["fc2.bias"])
+        dx = linear_backward(f, weights["fc1.weight"], relu_backward(a3, dx),
+                             gradients["fc1.weight"], gradients["fc1.bias"])
+        dx = relu_backward(a2, pool_backward(r2, flatten_backward(p2, dx)))
+        dx = conv_backward(p1, weights["conv2.weight"], dx, gradients["conv2.weight"], gradients["conv2.bias"])
+        dx = relu_backward(a1, pool_backward(r1, dx))
+        conv_backward(image, weights["conv1.weight"], dx, gradients["conv1.weight"], gradients["conv1.bias"])
+    return loss, gradients
 
 
 def main():
