@@ -8,14 +8,14 @@ loads what train.py saved and prints
 
     the first four
       ground truth:       cat    ship    ship   plane
-      prediction:         dog    ship   truck   plane
-      its logit:         4.27    9.01    3.21    4.56
+      prediction:         cat    ship    ship    ship
+      its logit:         3.67    8.89    3.49    1.80
 
-    accuracy on CIFAR-10: 61.0 % (guessing: 10 %)
+    accuracy on CIFAR-10: 61.8 % (guessing: 10 %)
 
     accuracy of each class
-        plane   65.4 %
-          car   72.5 %
+        plane   63.0 %
+          car   72.3 %
       ...
 
 and draws predictions.png, mistakes.png, filters.png and feature_maps.png. Or, for photos of your own:
