@@ -41,6 +41,7 @@ if TORCH < (2, 2):
              "Run: pip install --upgrade torch torchvision")
 
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data._utils.collate import default_collate_fn_map  # the door that default_collate's docs show
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 from torchvision.transforms import v2
@@ -70,9 +71,16 @@ class ImageDataset(TensorDataset):
         self.classes, self.name = classes, name
 
     def __getitems__(self, indices):
-        # DataLoader asks here for all images of a mini-batch at once, if a dataset has this method. That is
-        # faster than image by image, but then the batch is made already: use DataLoader(..., collate_fn=tuple).
-        return self[indices]
+        # If a dataset has this method, DataLoader asks here for all images of a mini-batch at once. That is faster
+        # than one by one, but the usual next step, stacking single images, must then be left out: see Batch.
+        return [Batch(self[indices])]
+
+
+class Batch(tuple):
+    """A mini-batch that is stacked already: (images, labels)."""
+
+
+default_collate_fn_map[Batch] = lambda batches, **_: tuple(batches[0])  # what DataLoader does with a list of them
 
 
 def load(dataset="cifar10", root="data", train=True):
@@ -161,8 +169,8 @@ def run(args):
     # were they sorted by class, each stretch would drag the weights towards its own class. The order of the test
     # set changes no result.
     torch.manual_seed(0)  # the same four images each time
-    trainloader = DataLoader(trainset, batch_size=4, shuffle=True, collate_fn=tuple)
-    testloader = DataLoader(testset, batch_size=4, shuffle=False, collate_fn=tuple)
+    trainloader = DataLoader(trainset, batch_size=4, shuffle=True)
+    testloader = DataLoader(testset, batch_size=4, shuffle=False)
     print(f"\na trainloader of {len(trainloader):,} mini-batches, a testloader of {len(testloader):,}; "
           "the trainloader's first:")
     dataiter = iter(trainloader)     # begins an epoch

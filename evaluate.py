@@ -48,7 +48,7 @@ def run(args):
     net = load_checkpoint(checkpoint, device)
     dataset, root = data.find(dataset, args.data_dir)
     testset = data.load(dataset, root, train=False)
-    testloader = DataLoader(testset, batch_size=250, shuffle=False, collate_fn=tuple)
+    testloader = DataLoader(testset, batch_size=250, shuffle=False)
     name, classes = testset.name, testset.classes
 
     print(f"{checkpoint} on the test set of {name}, {len(testset):,} images")

@@ -68,7 +68,7 @@ def tutorial_predict(net, dataset):
 def our_train(dataset, batch_size, optimizer="sgd", lr=0.001, momentum=0.9, weight_decay=0.0, epochs=1,
               schedule="constant", warmup=0.0, onednn=None, **flags):
     """What python train.py does between the trace and the test; returns the network."""
-    trainloader = DataLoader(dataset, batch_size=batch_size, shuffle=True, collate_fn=tuple)
+    trainloader = DataLoader(dataset, batch_size=batch_size, shuffle=True)
     net = LeNet5()
     kind = torch.optim.SGD if optimizer == "sgd" else train.Muon
     optimizer = kind(net.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -83,7 +83,7 @@ def our_train(dataset, batch_size, optimizer="sgd", lr=0.001, momentum=0.9, weig
 
 
 def our_predict(net, dataset):
-    return accuracy(*predict(net, DataLoader(dataset, batch_size=250, collate_fn=tuple)))
+    return accuracy(*predict(net, DataLoader(dataset, batch_size=250)))
 
 
 # ---- The measurements ----------------------------------------------------------------------------

@@ -55,21 +55,28 @@ def test_a_slice_is_several_images_and_their_labels(stripes):
 
 
 def test_the_tutorials_line_gives_images_and_labels(few):
-    images, labels = next(iter(DataLoader(few[0], batch_size=4, shuffle=True, collate_fn=tuple)))
+    images, labels = next(iter(DataLoader(few[0], batch_size=4, shuffle=True)))
     assert images.shape == (4, 3, 32, 32) and images.dtype == torch.float32
     assert labels.shape == (4,) and labels.dtype == torch.int64
     assert 0 <= labels.min() and labels.max() <= 9
 
 
 def test_a_batch_made_at_once_is_the_batch_that_is_stacked_image_by_image(few):
-    at_once = DataLoader(few[0], batch_size=4, collate_fn=tuple)
+    at_once = DataLoader(few[0], batch_size=4)
     stacked = DataLoader(torch.utils.data.TensorDataset(*few[0].tensors), batch_size=4)
     for one, other in zip(at_once, stacked):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
 
+def test_pytorchs_own_random_split_and_worker_processes_take_the_set_too(few):
+    one, other = torch.utils.data.random_split(few[1], [150, 50])
+    batches = list(DataLoader(one, batch_size=40, num_workers=1))
+    assert [images.shape for images, _ in batches] == [(40, 3, 32, 32)] * 3 + [(30, 3, 32, 32)] and len(other) == 50
+    assert torch.equal(torch.cat([labels for _, labels in batches]), few[1][:][1][one.indices])
+
+
 def test_an_epoch_shows_each_image_once_and_the_last_batch_is_what_remains(few):
-    batches = list(DataLoader(few[0], batch_size=64, shuffle=True, collate_fn=tuple))
+    batches = list(DataLoader(few[0], batch_size=64, shuffle=True))
     assert [len(labels) for _, labels in batches] == [64] * 6 + [16]
     seen = torch.cat([images for images, _ in batches]).flatten(1)
     assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, few[0][:][0].flatten(1).tolist()))
@@ -77,14 +84,14 @@ def test_an_epoch_shows_each_image_once_and_the_last_batch_is_what_remains(few):
 
 def test_images_keep_their_labels_through_shuffling(few):
     label_of = {image.numpy().tobytes(): int(label) for image, label in zip(*few[0][:])}
-    for images, labels in DataLoader(few[0], batch_size=50, shuffle=True, collate_fn=tuple):
+    for images, labels in DataLoader(few[0], batch_size=50, shuffle=True):
         assert [label_of[image.numpy().tobytes()] for image in images] == labels.tolist()
 
 
 def test_shuffle_draws_a_new_order_each_epoch_and_a_seed_repeats_it(few):
     def two_epochs():
         torch.manual_seed(5)
-        trainloader = DataLoader(few[0], batch_size=400, shuffle=True, collate_fn=tuple)
+        trainloader = DataLoader(few[0], batch_size=400, shuffle=True)
         return [next(iter(trainloader))[1].tolist() for _ in range(2)]
 
     first, second = two_epochs()
@@ -92,7 +99,7 @@ def test_shuffle_draws_a_new_order_each_epoch_and_a_seed_repeats_it(few):
 
 
 def test_without_shuffle_images_come_in_order(few):
-    labels = torch.cat([labels for _, labels in DataLoader(few[1], batch_size=30, collate_fn=tuple)])
+    labels = torch.cat([labels for _, labels in DataLoader(few[1], batch_size=30)])
     assert torch.equal(labels, few[1][:][1])
 
 

@@ -25,7 +25,7 @@ def checkpoint(few):
 
 
 def loader(dataset, batch_size=50):
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=tuple)
+    return DataLoader(dataset, batch_size=batch_size)
 
 
 class Says(nn.Module):

@@ -37,7 +37,7 @@ def same(one, other):
 # ---- The loop --------------------------------------------------------------------------------
 
 def loader(dataset, batch_size, shuffle=False):
-    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, collate_fn=tuple)
+    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle)
 
 
 def percent_right(net, dataset):
