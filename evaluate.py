@@ -102,12 +102,12 @@ def load_checkpoint(path, device="cpu"):
             warnings.simplefilter("ignore")  # about odd files; the sentences below say what matters
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"There is no checkpoint {path}. Run python train.py first, or name one with --checkpoint.")
+        raise ValueError(f"There is no checkpoint {path}. python train.py makes one.")
     except OSError as error:
         raise ValueError(f"The checkpoint {path} can't be read: {error.strerror}.")
     except Exception as error:  # torch.load has many ways to say that this is not what torch.save wrote
         if any(word in str(error).lower() for word in ("global", "unsupported class")):  # "import this function"
-            raise ValueError(f"{path} holds more than numbers: reading it would run code, so it was refused. "
+            raise ValueError(f"{path} holds more than numbers: reading it could run code, so it was refused. "
                              "If it is your own, from torch.save(net, ...), save net.state_dict() instead.")
         raise ValueError(f"{path} is no checkpoint, or a damaged one. Run python train.py to make a new one.")
     net = LeNet5()
@@ -116,13 +116,15 @@ def load_checkpoint(path, device="cpu"):
     except (RuntimeError, TypeError, AttributeError) as error:
         difference = str(error).splitlines()[-1].strip()
         raise ValueError(f"{path} holds another network than this LeNet5 ({difference}). Run python train.py.")
-    return net.to(device)
+    if not all(parameter.isfinite().all() for parameter in net.parameters()):
+        raise ValueError(f"{path} holds numbers that are not finite: its training went wrong. Run python train.py.")
+    return net.to(device).eval()
 
 
 def predict(net, testloader, device="cpu"):
     """Inference: the outputs of net, the logits (N, 10), for all images of the loader, and their labels (N,)."""
     all_outputs, all_labels = [], []
-    net.eval()  # dropout and batch normalisation work differently in inference; LeNet-5 has neither, yours may
+    net.eval()  # dropout, which switches off random units in training, is off in inference; LeNet-5 has none, yours may
     # Training needs every layer's output again on the way back, so PyTorch keeps them all;
     # no_grad says that there will be no way back, which saves that memory and some time.
     with torch.no_grad():
@@ -141,7 +143,7 @@ def accuracy(outputs, labels):
 def confusion_matrix(predicted, labels):
     """A (10, 10) int64 tensor: row = what an image is, column = what the network says, value = how many.
 
-    Right answers stand on the diagonal. A row adds up to the images of that class.
+    Right answers are on the diagonal. A row adds up to the images of that class.
     """
     matrix = torch.zeros(10, 10, dtype=torch.int64)
     for label, prediction in zip(labels.tolist(), predicted.tolist()):
@@ -163,11 +165,13 @@ def classify(args):
     data.check_writable("images.png")
     checkpoint, dataset = choose(args.checkpoint, args.dataset)
     classes = data.ANGLES if dataset == "stripes" else data.CLASSES
-    net = load_checkpoint(checkpoint)
+    if os.path.realpath("images.png") in map(os.path.realpath, args.image):
+        raise ValueError("images.png is where the drawing goes: give the photo another name.")
+    device = pick_device(args.device)
+    net = load_checkpoint(checkpoint, device)
     images = torch.stack([read_image(path) for path in args.image])
-    net.eval()
     with torch.no_grad():
-        probabilities = F.softmax(net(images), 1)  # logits -> ten numbers from 0 to 1 that add up to 1
+        probabilities = F.softmax(net(images.to(device)), 1).cpu()  # logits -> ten numbers from 0 to 1 that add up to 1
     print(f"{checkpoint} knows ten classes and nothing else: whatever an image shows, it gets one of the ten.")
     for path, row in zip(args.image, probabilities):
         values, indices = row.topk(3)
@@ -186,7 +190,7 @@ def read_image(path):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:             # of an animation, the first frame
                 image.load()
-                image = ImageOps.exif_transpose(image)  # a camera held upright notes that, and stores it lying
+                image = ImageOps.exif_transpose(image)  # cameras store a portrait on its side, and note so
     except FileNotFoundError:
         raise ValueError(f"There is no image {path}.")
     except UnidentifiedImageError:
@@ -207,11 +211,6 @@ def read_image(path):
 # ---- Drawings ----------------------------------------------------------------------------------
 
 
-def save_drawing(sheet, path):
-    with data.written_whole(path) as part:
-        sheet.save(part)
-
-
 def draw_images(groups, path, columns=8):
     """Draw images in a grid, each framed and named. groups: [(heading, [(image, colour, line, line), ...]), ...]"""
     width, height, top = 140, 176, 30
@@ -228,7 +227,7 @@ def draw_images(groups, path, columns=8):
             draw.text((x + 4, row + 136), first, color, font_size=16)
             draw.text((x + 4, row + 154), second, "black", font_size=14)
         y += top + count * height
-    save_drawing(sheet, path)
+    data.save_drawing(sheet, path)
 
 
 def draw_predictions(dataset, predicted, heading, path, n=32):
@@ -269,13 +268,13 @@ def draw_probabilities(images, probabilities, classes, path):
             draw.rectangle((340, y + 2, 340 + 220 * probability, y + 18), fill="red" if i == row.argmax() else "gray")
             percent = f"{100 * probability:.1f} %"
             draw.text((348 + 220 * probability, y + 10), percent, "black", font_size=14, anchor="lm")
-    save_drawing(sheet, path)
+    data.save_drawing(sheet, path)
 
 
 def draw_filters(net, path):
     """The six kernels (filters) of conv1 as 5x5 colour images, each stretched to [-1, 1], so that 0 is mid grey.
 
-    Of patches of equal contrast, a kernel answers most to the one that looks like itself: bright where it is bright,
+    Of patches of equal contrast, a kernel responds most to the one that looks like itself: bright where it is bright,
     red where it is red.
     """
     weight = net.conv1.weight.detach().cpu()                            # (6, 3, 5, 5)
@@ -290,7 +289,8 @@ def draw_feature_maps(net, image, path):
     """
     rows = trace(net, image[None])
     pictures = []
-    for before, row, after in zip([rows[0], *rows], rows, rows[1:]):
+    for k in range(len(rows) - 1):
+        before, row, after = rows[max(0, k - 1)], rows[k], rows[k + 1]
         if len(row.shape) != 4 or row.shape == after.shape:
             continue                                                    # no map, or not yet through its ReLU
         maps = row.output.cpu()                                         # (1, C, H, W)
@@ -311,7 +311,7 @@ def draw_feature_maps(net, image, path):
         draw.text((12, y), title, "black", font_size=16)
         sheet.paste(picture, (8, y + 20))
         y += picture.height + 30
-    save_drawing(sheet, path)
+    data.save_drawing(sheet, path)
 
 
 # ---- The command line --------------------------------------------------------------------------
@@ -342,14 +342,14 @@ def warn_of_old_pytorch(paths):
     """Print a line if a named checkpoint, perhaps a stranger's, is about to be read by a PyTorch with known holes."""
     if paths and data.TORCH < (2, 10):
         risk = "run code" if data.TORCH < (2, 6) else "damage memory"
-        print(f"Note: in PyTorch {torch.__version__} a checkpoint can {risk} when it is read (load_checkpoint() says why)."
-              " Open only files that you trust.")
+        print(f"Note: in PyTorch {torch.__version__} a checkpoint can {risk} when it is read "
+              "(load_checkpoint() says why). Open only files that you trust.")
 
 
 def main(argv=()):
     parser = argparse.ArgumentParser(prog="evaluate.py", description="Test what train.py saved, on the test set or on "
                                      "photos of your own.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--checkpoint", help="file that train.py saved; None: cifar_net.pth, or else stripes_net.pth")
+    parser.add_argument("--checkpoint", help="file that train.py saved; if not given, cifar_net.pth or stripes_net.pth")
     parser.add_argument("--image", nargs="+", metavar="FILE", help="photos to classify, in place of the test set")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="where to compute")
     data.add_arguments(parser, auto="stripes for stripes_net.pth, cifar10 for any other file")

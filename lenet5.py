@@ -23,9 +23,9 @@ of the same network written as plain Python loops beside PyTorch's:
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to
 Document Recognition", Proceedings of the IEEE 86(11), 1998, section II.B. The tutorial's network,
-and so this one, differs from the paper's: it reads colour where that one reads grey; ReLU stands
+and so this one, differs from the paper's: it reads colour where that one reads grey images; ReLU stands
 in place of a scaled tanh, 1.7159 tanh(2x / 3); S2 and S4 are max pooling, where the paper adds four
-values, multiplies by one weight a map, adds a bias, and squashes the result; each filter of C3
+values, multiplies by one weight a map, adds a bias, and applies a sigmoid; each filter of C3
 (conv2) reads all six maps, where the paper joins it to 3, 4 or 6 of them; and the outputs are
 logits for cross-entropy, where the paper measures distances to ten fixed codes (RBF units). The paper
 calls fc1 a convolution, C5: a 5x5 kernel on a 5x5 map is the same as a fully connected layer.
@@ -42,7 +42,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class LeNet5(nn.Module):
-    """The tutorial's network: two convolutions find patterns, three fully connected layers weigh them.
+    """The tutorial's network: two convolutions find patterns, three fully connected layers combine them.
 
     net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; outputs: (N, 10), the logits:
     one score for each class, any real number, of which the highest is the prediction.
@@ -102,16 +102,18 @@ class Recorder(TorchFunctionMode):
 def trace(net, images):
     """Run net(images) once, note what forward() calls, and return a list of Rows: the input, then one a call.
 
-    images: (N, 3, 32, 32). net may be your own network: change forward() or __init__(), and the Rows change.
+    images: (N, 3, 32, 32). net may be another network whose layers stand in a row, as your own LeNet5 after an edit.
     Row.output is the tensor that the call returned and Row.shape its shape; Row.size is the arithmetic behind it;
     Row.receptive_field says how many pixels of the input, across, one value of a feature map depends on (None
     behind the maps); Row.multiply_adds counts one image's. Dropout is off meanwhile, as in a test.
     """
     training = net.training
     net.eval()
-    with torch.no_grad(), Recorder() as recorder:
-        net(images)
-    net.train(training)
+    try:
+        with torch.no_grad(), Recorder() as recorder:
+            net(images)
+    finally:
+        net.train(training)
 
     layer = {id(parameter): name.rpartition(".")[0] for name, parameter in net.named_parameters()}
     rows = [Row("input", "", tuple(images.shape), 1, 0, 0, images)]
@@ -121,7 +123,7 @@ def trace(net, images):
         if kernel and field:
             field += (kernel - 1) * jump  # from the first pixel under the kernel to the last
             jump *= stride
-        elif y.ndim == 4 and y.shape[2:] != args[0].shape[2:] and function != "pad":
+        elif y.ndim == 4 and y.shape[2:] != rows[-1].shape[2:] and function != "pad":
             field = None                  # resized by something that we do not know
         learned = [value for value in (*args, *kwargs.values()) if isinstance(value, nn.Parameter)]
         parameters = sum(parameter.numel() for parameter in learned)
@@ -138,25 +140,27 @@ def trace(net, images):
 
 def arithmetic(function, args, kwargs, y):
     """Returns (size, kernel, stride): how y got its size, as text, and the window that slid, or None, None."""
-    def convolution(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-        return x, weight.shape[2], stride, padding, dilation
+    def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+        return weight.shape[2], stride, padding, dilation
 
-    def pooling(x, kernel_size, stride=None, padding=0, *_, dilation=1, **__):
-        return x, kernel_size, stride or kernel_size, padding, dilation
+    def pooling(input, kernel_size, stride=None, padding=0, *_, dilation=1, **__):
+        return kernel_size, stride or kernel_size, padding, dilation
 
-    x = args[0]
+    x = args[0] if args else kwargs["input"]
     if function in ("conv2d", "max_pool2d", "avg_pool2d"):
-        x, *window = (convolution if function == "conv2d" else pooling)(*args, **kwargs)
+        window = (convolution if function == "conv2d" else pooling)(*args, **kwargs)
         kernel, stride, padding, dilation = (n[0] if isinstance(n, (tuple, list)) else n for n in window)  # of the rows
         kernel = dilation * (kernel - 1) + 1  # with gaps in it, a kernel reaches further
         padding = {"same": kernel - 1, "valid": 0}.get(padding) if isinstance(padding, str) else 2 * padding
-        into, out = x.shape[2], y.shape[2]
+        before, after = x.shape[2], y.shape[2]
         if function != "conv2d" and kernel == stride and not padding:
-            size = f"{into} {'//' if into % kernel else '/'} {kernel} = {into // kernel}"  # // drops an odd last row
+            over = "//" if before % kernel else "/"  # // drops an odd last row
+            size = f"{before} {over} {kernel} = {before // kernel}"
         else:
             border, step = f" + {padding}" * (padding > 0), f" // {stride}" * (stride > 1)
-            size = f"({into}{border} - {kernel}){step} + 1 = {(into + padding - kernel) // stride + 1}"
-        return (size if size.endswith(f" = {out}") else f"{into} -> {out}"), kernel, stride
+            places = (before + padding - kernel) // stride + 1
+            size = f"({before}{border} - {kernel}){step} + 1 = {places}"
+        return (size if size.endswith(f" = {after}") else f"{before} -> {after}"), kernel, stride
     if function in ("flatten", "view", "reshape") and len(x) == len(y):
         return " * ".join(str(n) for n in x.shape[1:]) + f" = {y.shape[1]}", None, None
     if function == "linear":
@@ -181,7 +185,7 @@ def print_trace(rows):
 # Plain Python numbers in nested lists, one image at a time. x is what goes into a layer, y what comes out,
 # and dx, dy are the gradients: how fast the loss grows with each number in x or y.
 # Forward makes y out of x; backward makes dx out of dy, by the chain rule, so it runs from the last layer
-# to the first. A weight's gradient is *added* to what stands in dweight, as PyTorch adds it to .grad.
+# to the first: backpropagation. A weight's gradient is *added* to what stands in dweight, as PyTorch adds it to .grad.
 
 
 def zeros(*shape):

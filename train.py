@@ -2,7 +2,8 @@
 
     python train.py
 
-trains as the tutorial does (mini-batches of 4, SGD with learning rate 0.001 and momentum 0.9), and prints
+trains as the tutorial does (mini-batches of 4; its lost pictures filled in from pytorch.org's: SGD with
+learning rate 0.001 and momentum 0.9; eight epochs are ours), and prints
 
     CIFAR-10: 50,000 training images, 8 epochs, mini-batches of 4, seed 0, on cpu
     [1,  2000] loss: 2.213 | 2,272 images/s, 2 min 53 s left
@@ -56,7 +57,7 @@ def run(args):
     images, labels = trainset[:1]
     print_trace(trace(LeNet5(), images))
     results = [fit(args, seed, path, trainloader, testloader, teachers, device) for seed, path in zip(seeds, paths)]
-    print_next(args, dataset, trainset.name, seeds, paths, results)
+    print_summary(args, dataset, trainset.name, seeds, paths, results)
 
 
 def fit(args, seed, path, trainloader, testloader, teachers, device):
@@ -74,8 +75,9 @@ def fit(args, seed, path, trainloader, testloader, teachers, device):
 
     # Stochastic gradient descent (SGD) goes down the slope of the loss; stochastic, since each mini-batch shows
     # only a sample of that slope. The learning rate is how far a step goes: too small takes very long, too large
-    # jumps across the valley. Momentum keeps 0.9 of the last step's direction, so that steps that agree add up, to
-    # ten times one step, and steps that contradict each other cancel.
+    # jumps across the valley. Momentum keeps 0.9 of the last step, so that steps that agree add up, to ten times one
+    # step, and steps that contradict each other cancel. Weight decay (L2 regularisation), off here, also pulls each
+    # weight towards zero in each step.
     if args.optimizer == "sgd":
         optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum, nesterov=args.nesterov,
                                     weight_decay=args.weight_decay)
@@ -86,8 +88,8 @@ def fit(args, seed, path, trainloader, testloader, teachers, device):
         steps = args.epochs * len(trainloader)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: linear_factor(step, steps, args.warmup))
 
-    name, images = trainloader.dataset.name, len(trainloader.dataset)
-    print(f"\n{name}: {images:,} training images, {args.epochs} epoch{'s' * (args.epochs > 1)}, "
+    name, n = trainloader.dataset.name, len(trainloader.dataset)
+    print(f"\n{name}: {n:,} training images, {args.epochs} epoch{'s' * (args.epochs > 1)}, "
           f"mini-batches of {args.batch_size}, seed {seed}, on {device}")
     history, saved, seconds = [], 0, 0.0
     try:
@@ -101,13 +103,13 @@ def fit(args, seed, path, trainloader, testloader, teachers, device):
             outputs, labels = predict(net, testloader, device)
             test_accuracy = accuracy(outputs, labels)
             history.append((loss, train_accuracy, test_accuracy))
-            print(f"epoch {epoch + 1}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
-                  f"{'validation' if args.validation else 'test'} accuracy on {name} {test_accuracy:.1f} %", flush=True)
             try:
                 save(net, path)
                 saved = epoch + 1
             except OSError as error:
                 print(f"{path} could not be written: {error.strerror}. The next epoch will try again.")
+            print(f"epoch {epoch + 1}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
+                  f"{'validation' if args.validation else 'test'} accuracy on {name} {test_accuracy:.1f} %", flush=True)
     except (KeyboardInterrupt, FloatingPointError) as stop:
         why = "Stopped by Ctrl-C" if isinstance(stop, KeyboardInterrupt) else str(stop).rstrip(".")
         sys.exit(f"\n{why}. " + (f"{path} keeps epoch {saved}." if saved else
@@ -116,7 +118,7 @@ def fit(args, seed, path, trainloader, testloader, teachers, device):
         curve = draw_curve(history, f"LeNet-5 on {name}", curve_path(path), args.validation) if history else ""
     if saved < args.epochs:
         raise OSError(f"{path} could not be written" + (f"; it keeps epoch {saved}." if saved else "."))
-    print(f"{seconds:.0f} s of training, {args.epochs * images / seconds:,.0f} images/s. "
+    print(f"{seconds:.0f} s of training, {args.epochs * n / seconds:,.0f} images/s. "
           f"The network is in {path}, its curve {curve}.")
     return test_accuracy, seconds
 
@@ -130,7 +132,7 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
     Raises FloatingPointError when the loss or the parameters are no longer finite.
     """
     net.train()
-    images = len(trainloader.dataset)
+    n = len(trainloader.dataset)
     start = time.perf_counter()
     total = correct = 0
     total_loss = 0.0    # of the epoch, summed over images
@@ -141,7 +143,7 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
             inputs = data.augment(inputs)
 
         # backward() adds to the gradients that are already there. Without this line each step would follow
-        # the sum of all gradients so far, most of them taken at weights that we have long left behind.
+        # the sum of all gradients so far, most of them taken at weights that have changed since.
         optimizer.zero_grad()
 
         outputs = net(inputs)              # forward: (N, 3, 32, 32) -> (N, 10)
@@ -163,7 +165,7 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
             break
         if (i + 1) % every == 0:
             speed = total / (time.perf_counter() - start)
-            seconds = round((images * (epochs - epoch) - total) / speed)
+            seconds = round((n * (epochs - epoch) - total) / speed)
             print(f"[{epoch + 1}, {i + 1:5d}] loss: {running_loss / every:.3f} | {speed:,.0f} images/s, "
                   f"{seconds // 60} min {seconds % 60:02d} s left", flush=True)
             running_loss = 0.0
@@ -179,7 +181,7 @@ def onednn(enabled):
     """with onednn(False): PyTorch does without oneDNN, its library for convolutions on a processor.
 
     oneDNN prepares each call with care, which takes longer than it saves on four images: without it, mini-batches
-    of 4 were 12 and 28 % faster (medians of 7 and 5 turns, two processors, AMD EPYC with AVX2). Large ones need it.
+    of 4 were 28 % faster (`python tests/benchmark.py`, two processors, AMD EPYC with AVX2; median of five turns).
     """
     torch.backends.mkldnn.enabled, before = enabled, torch.backends.mkldnn.enabled
     try:
@@ -208,8 +210,8 @@ def step_by_hand(weights, gradients, buffers, lr, momentum):
 class Muon(torch.optim.Optimizer):
     """SGD with Nesterov's momentum, but the step of each weight matrix is made orthogonal first.
 
-    A few directions of a gradient matrix are usually far larger than all others, so that a plain step learns them
-    fast and the rest hardly at all. orthogonal() keeps the directions and gives all of them the same length.
+    The idea, as its authors give it: a few directions of a gradient matrix are usually far larger than all others, so
+    that plain steps learn little else. orthogonal() keeps the directions and makes their lengths more equal.
     Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     weight_decay is decoupled: each step also shrinks these weights by the fraction lr * weight_decay.
     """
@@ -232,10 +234,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(step):
-    """The orthogonal matrix nearest to step, roughly: singular values between 0.7 and 1.2, the same directions.
+    """Roughly the orthogonal matrix with step's directions: singular values go to 0.7 to 1.2, but 0 stays 0.
 
+    (A very small one gets only part of the way. A matrix with more rows than columns is made longer after that.)
     A convolution's weight (6, 3, 5, 5) counts as a matrix with a row for each kernel, (6, 75). If step = U S V^T, each
-    turn of the loop (a Newton-Schulz step) makes S into 3.4445 S - 4.775 S^3 + 2.0315 S^5, which pushes values in
+    pass of the loop (a Newton-Schulz step) makes S into 3.4445 S - 4.775 S^3 + 2.0315 S^5, which pushes values in
     (0, 1] towards 1, and leaves U and V alone. No singular value decomposition, just products of matrices.
     """
     x = step.flatten(1)
@@ -284,17 +287,17 @@ def distillation(loss, outputs, inputs, teachers):
 
 
 def checkpoint_path(args, dataset, seed):
-    """Where the network is saved: each kind of run has a file of its own, and no run overwrites another's."""
+    """Where the network is saved. Stripes, validation and each seed of --runs have a name of their own; for other
+    runs that are to be kept apart, name one with --checkpoint."""
     path = args.checkpoint or ("validation_" if args.validation else "") + PATHS[dataset]
     if args.runs == 1:
         return path
-    stem, ending = os.path.splitext(path)
-    return f"{stem}_seed{seed}{ending}"
+    return f"{path.removesuffix('.pth')}_seed{seed}.pth"
 
 
 def curve_path(path):
     """The curve is drawn beside the checkpoint: cifar_net.pth, cifar_net_curve.png."""
-    return os.path.splitext(path)[0] + "_curve.png"
+    return path.removesuffix(".pth") + "_curve.png"
 
 
 def save(net, path):
@@ -340,8 +343,7 @@ def draw_curve(history, title, path, validation=False):
                 draw.ellipse((x - 7, y - 7, x + 7, y + 7), color)
             draw.text((left + 480 + 170 * k, 100), label, color, font_size=32)
     try:
-        with data.written_whole(path) as part:
-            sheet.resize((1000, 420), Image.Resampling.LANCZOS).save(part)
+        data.save_drawing(sheet.resize((1000, 420), Image.Resampling.LANCZOS), path)
         return f"in {path}"
     except OSError as error:
         return f"could not be written ({error.strerror})"
@@ -350,7 +352,7 @@ def draw_curve(history, title, path, validation=False):
 # ---- The command line --------------------------------------------------------------------------
 
 
-def print_next(args, dataset, name, seeds, paths, results):
+def print_summary(args, dataset, name, seeds, paths, results):
     """The last lines: the mean of several runs, and a command to go on with."""
     if args.runs > 1:
         accuracies, seconds = zip(*results)
@@ -405,14 +407,14 @@ def main(argv=()):
     parser.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="starts all random numbers")
     parser.add_argument("--runs", type=number(int, 1, 1000), default=1,
                         help="train with the seeds SEED, SEED + 1, ..., and print mean and standard deviation")
-    parser.add_argument("--checkpoint", help="file to save the network in; None: cifar_net.pth or stripes_net.pth, "
-                        "with validation_ before it where there is --validation")
+    parser.add_argument("--checkpoint", help="file to save the network in; "
+                        "if not given, cifar_net.pth or stripes_net.pth, after --validation with validation_ before it")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="where to compute")
     data.add_arguments(parser)
     args = parser.parse_args(argv)
     if args.warmup and args.schedule == "constant":
         parser.error("argument --warmup: has no effect without --schedule linear")
-    if args.nesterov and not args.momentum:
+    if args.nesterov and not args.momentum and args.optimizer == "sgd":
         parser.error("argument --nesterov: needs a --momentum above 0")
     run(args)
 

@@ -260,6 +260,13 @@ def test_a_photo_gets_the_three_most_probable_classes_without_any_dataset(few, m
         assert line == f"  {path}: " + ", ".join(f"{data.CLASSES[k]} {100 * p[k]:.1f} %" for k in best)
 
 
+def test_a_photo_that_the_drawing_would_overwrite_is_refused(few, checkpoint):
+    photo().save("images.png")
+    with pytest.raises(ValueError, match="images.png is where the drawing goes"):
+        evaluate.main(["--image", "images.png"])
+    assert Image.open("images.png").size == (64, 64)
+
+
 def test_images_png_shows_what_the_network_saw_and_a_bar_for_each_probability(few):
     images = few[1][:2][0]
     probabilities = torch.full((2, 10), 0.02)
@@ -344,7 +351,7 @@ def refused(path, *parts):
 
 
 def test_a_missing_checkpoint(few):
-    refused("nowhere.pth", "There is no checkpoint", "python train.py")
+    refused("nowhere.pth", "There is no checkpoint", "python train.py makes one")
 
 
 def test_a_folder(few):
@@ -370,6 +377,11 @@ def test_a_checkpoint_of_another_network(few, other):
     refused("other.pth", "another network", "python train.py")
 
 
+def test_a_checkpoint_with_numbers_that_are_not_finite(few):
+    torch.save({**LeNet5().state_dict(), "fc3.bias": torch.full((10,), math.nan)}, "nan.pth")
+    refused("nan.pth", "not finite")
+
+
 @pytest.mark.parametrize("other", [[1, 2], torch.zeros(3), {}])
 def test_something_else_that_torch_saved(few, other):
     torch.save(other, "other.pth")
@@ -378,10 +390,10 @@ def test_something_else_that_torch_saved(few, other):
 
 def test_code_hidden_in_a_checkpoint_is_not_run(few):
     torch.save({"conv1.weight": Code()}, "code.pth")
-    refused("code.pth", "would run code")
+    refused("code.pth", "could run code")
     with open("code.pth", "wb") as file:
         pickle.dump(Code(), file, protocol=2)
-    refused("code.pth", "would run code")
+    refused("code.pth", "could run code")
     assert not os.path.exists("it_ran")
     with pytest.raises(RuntimeError):
         torch.load("code.pth", weights_only=False)

@@ -228,6 +228,28 @@ def test_the_arithmetic_follows_padding_stride_and_dilation(images, layer, size,
     assert "->" in size or eval(size.replace("=", "==")) and row.shape[2] == int(size.split("= ")[1])
 
 
+def test_arguments_by_name_and_a_join_of_branches_are_traced_too(images):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1 = nn.Conv2d(3, 6, 5)
+
+        def forward(self, x):
+            x = F.conv2d(input=x, weight=self.conv1.weight, bias=self.conv1.bias)
+            return torch.flatten(input=torch.cat([x, x], 1), start_dim=1)
+
+    rows = trace(Branches(), images)
+    assert [row.name for row in rows] == ["input", "conv1", "cat", "flatten"]
+    assert [row.size for row in rows][1::2] == ["(32 - 5) + 1 = 28", "12 * 28 * 28 = 9408"]
+
+
+def test_a_network_that_fails_is_left_in_the_mode_that_it_was_in():
+    net = LeNet5().train()
+    with pytest.raises(ValueError):
+        trace(net, torch.zeros(1, 3, 28, 28))
+    assert net.training
+
+
 def test_the_tutorials_view_is_traced_as_flatten(images):
     assert [row[:3] for row in trace(Net(), images)] == [row[:3] for row in trace(LeNet5(), images)]
 

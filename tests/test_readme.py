@@ -78,6 +78,12 @@ def test_the_glossary_points_at_something_that_is_there(row):
     assert re.search(rf"\b{name}\b", read(script))
 
 
+def test_every_link_inside_the_readme_leads_to_a_heading():
+    slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", README, re.M)}
+    links = re.findall(r"\]\(#([^)]+)\)", README)
+    assert len(links) >= 5 and set(links) <= slugs
+
+
 def test_the_glossary_has_each_term_in_korean_too_and_the_text_uses_it():
     rows = re.findall(r"^\| (.+?) \| (.+?) \| .+ \| `\w+\.py`: `\w+` \|$", README, re.M)
     assert len(rows) >= 28
@@ -188,7 +194,7 @@ def run(code, names):
 
 
 def test_the_four_cells_of_the_notebook_run_in_order(few, monkeypatch, capsys):
-    monkeypatch.setattr(data, "find", lambda: ("stripes", "data"))
+    monkeypatch.setattr(data, "find", lambda *args: ("stripes", "data"))
     cells = [block for block in blocks("python") if "Image.open" in block or "imshow(make_grid(" in block]
     assert len(cells) == 4
     names = {}
@@ -199,13 +205,13 @@ def test_the_four_cells_of_the_notebook_run_in_order(few, monkeypatch, capsys):
 
 
 def test_the_snippets_on_negatives_and_on_dead_units_run(few, monkeypatch, capsys):
-    monkeypatch.setattr(data, "find", lambda: ("stripes", "data"))
+    monkeypatch.setattr(data, "find", lambda *args: ("stripes", "data"))
     torch.manual_seed(0)
     torch.save(lenet5.LeNet5().state_dict(), "cifar_net.pth")
     names = {}
     run(next(block for block in blocks("python") if "negatives" in block), names)
     assert torch.equal(names["negatives"][:][0], -few[1][:][0])
-    run(next(block for block in blocks("python") if "dead" in block), names)
+    run(next(block for block in blocks("python") if "dead" in block), {})
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 6 and printed[2].startswith("6 units, ") and printed[5].startswith("84 units, ")
 

@@ -1,4 +1,5 @@
 """Chapters 3 and 4, the loss, the optimiser and Model Training: the loop does what its comments say."""
+import argparse
 import contextlib
 import math
 import os
@@ -228,6 +229,14 @@ def test_runs_are_the_single_runs_of_their_seeds_each_with_files_of_its_own(few,
     assert "--checkpoint stripes_net_seed5.pth" in printed.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name, stem", [("my.pth", "my"), ("lr0.01", "lr0.01"), ("a.b/net", "a.b/net")])
+def test_a_name_with_dots_keeps_them(name, stem):
+    args = argparse.Namespace(checkpoint=name, validation=0, runs=2)
+    assert train.checkpoint_path(args, "cifar10", 7) == f"{stem}_seed7.pth"
+    args.runs = 1
+    assert train.checkpoint_path(args, "cifar10", 7) == name and train.curve_path(name) == f"{stem}_curve.png"
+
+
 def test_the_last_line_of_several_runs_is_mean_deviation_lowest_highest(few, monkeypatch, capsys):
     results = iter([(60.0, 10.0), (61.0, 20.0), (65.0, 30.0)])
     monkeypatch.setattr(train, "fit", lambda *args: next(results))
@@ -257,6 +266,11 @@ def test_orthogonal_of_a_step_with_one_huge_direction_and_of_no_step_at_all():
     values = torch.linalg.svdvals(train.orthogonal(u @ torch.linspace(1, 0.1, 20).diag() @ v))
     assert 0.5 < values.min() and values.max() < 1.25
     assert torch.equal(train.orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_orthogonal_cannot_lengthen_what_is_not_there():
+    values = torch.linalg.svdvals(train.orthogonal(torch.outer(torch.arange(1.0, 5), torch.arange(1.0, 8))))  # rank 1
+    assert 0.65 < values[0] < 1.25 and values[1:].max() < 0.01
 
 
 def test_a_tall_matrix_takes_longer_steps():
