@@ -216,6 +216,14 @@ def test_the_snippets_on_negatives_and_on_dead_units_run(few, monkeypatch, capsy
     assert len(printed) == 6 and printed[2].startswith("6 units, ") and printed[5].startswith("84 units, ")
 
 
+def test_the_line_against_negatives_turns_about_half_of_the_images(images):
+    names = {"torch": torch, "inputs": images[:1].repeat(1000, 1, 1, 1)}
+    run(next(block for block in blocks("python") if "torch.where" in block), names)
+    turned = (names["inputs"] == -images[0]).flatten(1).all(1)
+    kept = (names["inputs"] == images[0]).flatten(1).all(1)
+    assert 400 < turned.sum() < 600 and (turned | kept).all()
+
+
 def test_losses_by_hand(images):
     """The three lines of homework 4, each against its formula, and each lowest where the outputs are right."""
     labels, targets = torch.tensor([3, 0, 9, 5]), torch.zeros(4, 10)
