@@ -27,7 +27,7 @@ README = read("README.md")
 
 
 def blocks(language=""):
-    return re.findall(rf"^```{language}\n(.+?)\n```", README, re.M | re.S)
+    return [text for name, text in re.findall(r"^```(\w*)\n(.+?)\n```$", README, re.M | re.S) if name == language]
 
 
 def quoted(name):
