@@ -242,13 +242,16 @@ def orthogonal(step):
     (0, 1] towards 1, and leaves U and V alone. No singular value decomposition, just products of matrices.
     """
     x = step.flatten(1)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
+    rows, columns = x.shape
     x = x / (x.norm() + 1e-7)  # then no singular value is above 1
+    if rows > columns:
+        x = x.T                # fewer rows, smaller products below
     for _ in range(5):
         a = x @ x.T
         x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
-    return (x.T if tall else x).reshape(step.shape) * max(1, step.flatten(1).shape[0] / step.flatten(1).shape[1]) ** 0.5
+    if rows > columns:
+        x = x.T
+    return x.reshape(step.shape) * max(1, rows / columns) ** 0.5
 
 
 def linear_factor(step, steps, warmup=0.0):
