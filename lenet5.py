@@ -146,7 +146,7 @@ def arithmetic(function, args, kwargs, y):
     def pooling(input, kernel_size, stride=None, padding=0, *_, dilation=1, **__):
         return kernel_size, stride or kernel_size, padding, dilation
 
-    x = args[0] if args else kwargs["input"]
+    x = args[0] if args else kwargs.get("input")
     if function in ("conv2d", "max_pool2d", "avg_pool2d"):
         window = (convolution if function == "conv2d" else pooling)(*args, **kwargs)
         kernel, stride, padding, dilation = (n[0] if isinstance(n, (tuple, list)) else n for n in window)  # of the rows

@@ -18,7 +18,6 @@ learning rate 0.001 and momentum 0.9; eight epochs are ours), and prints
 import argparse
 import contextlib
 import math
-import os
 import statistics
 import subprocess
 import sys

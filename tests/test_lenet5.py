@@ -236,7 +236,7 @@ def test_arguments_by_name_and_a_join_of_branches_are_traced_too(images):
 
         def forward(self, x):
             x = F.conv2d(input=x, weight=self.conv1.weight, bias=self.conv1.bias)
-            return torch.flatten(input=torch.cat([x, x], 1), start_dim=1)
+            return torch.flatten(input=torch.cat(tensors=[x, x], dim=1), start_dim=1)
 
     rows = trace(Branches(), images)
     assert [row.name for row in rows] == ["input", "conv1", "cat", "flatten"]
