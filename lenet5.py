@@ -42,150 +42,207 @@ from torch.overrides import TorchFunctionMode
 
 
 class LeNet5(nn.Module):
-    """The tutorial's network: two convolutions find patterns, three fully connected layers combine them.
+    """The tutorial's network: two convolutions find patterns, three linear layers combine them.
 
-    net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; outputs: (N, 10), the logits:
-    one score for each class, any real number, of which the highest is the prediction.
-    Raises ValueError for images of any other shape.
+    net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; outputs: (N,
+    10), the logits: one score for each class, any real number, of which the highest is the
+    prediction. Raises ValueError for images of any other shape.
     """
 
     def __init__(self):
         super().__init__()  # nn.Module must be ready before it can take in layers
-        # A layer set on self is registered: parameters() and state_dict() find it, under this name.
-        # A convolution slides its kernels over the image, pixel by pixel (stride 1), and only where they fit in
-        # whole (no padding). Each kernel fills one feature map: how well it matches, at each place.
-        # What a layer learns: output channels * (weights that each has + 1 bias).
+        # A layer set on self is registered: parameters() and state_dict() find it, under this
+        # name. A convolution slides its kernels over the image, pixel by pixel (stride 1), and
+        # only where they fit in whole (no padding). Each kernel fills one feature map: how well
+        # it matches, at each place. What a layer learns: output channels * (weights that each has
+        # + 1 bias).
         self.conv1 = nn.Conv2d(3, 6, 5)        # 6 kernels of 3x5x5      6 * (75 + 1)   =    456
-        self.pool = nn.MaxPool2d(2, 2)         # max pooling: the largest of 2x2, stride 2, nothing to learn
+        self.pool = nn.MaxPool2d(2, 2)         # max pooling: the largest of 2x2, stride 2, no weights
         self.conv2 = nn.Conv2d(6, 16, 5)       # 16 kernels of 6x5x5     16 * (150 + 1) =  2,416
-        self.fc1 = nn.Linear(16 * 5 * 5, 120)  # fully connected: all inputs to each output, 120 * (400 + 1) = 48,120
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)  # fully connected: 400 -> 120 120 * (400 + 1) = 48,120
         self.fc2 = nn.Linear(120, 84)          #                         84 * (120 + 1) = 10,164
         self.fc3 = nn.Linear(84, 10)           # ten classes, ten logits 10 * (84 + 1)  =    850
 
     def forward(self, x):
-        # The tutorial flattens with x.view(-1, 16 * 5 * 5), and -1 means "however many rows it takes":
-        # four images of 52x52 would leave as sixteen rows, sixteen answers, and no error.
+        # The tutorial flattens with x.view(-1, 16 * 5 * 5), and -1 means "however many rows it
+        # takes": four images of 52x52 would leave as sixteen rows, sixteen answers, and no error.
         # So we look at the shape first, and below we flatten each image by itself.
         if x.shape[1:] != (3, 32, 32):
             raise ValueError(f"LeNet5 expects images of shape (N, 3, 32, 32), got {tuple(x.shape)}")
-        # ReLU, max(0, x), is the activation function. It bends the line: without it, fc1, fc2 and fc3 in a row
-        # could do no more than one of them.
+        # ReLU, max(0, x), is the activation function. It bends the line: without it, fc1, fc2 and
+        # fc3 in a row could do no more than one of them.
         x = self.pool(F.relu(self.conv1(x)))  # (N, 3, 32, 32) -> (N, 6, 28, 28)  -> (N, 6, 14, 14)
         x = self.pool(F.relu(self.conv2(x)))  # (N, 6, 14, 14) -> (N, 16, 10, 10) -> (N, 16, 5, 5)
         x = torch.flatten(x, 1)               # (N, 16, 5, 5)  -> (N, 400)
         x = F.relu(self.fc1(x))               # (N, 400) -> (N, 120)
         x = F.relu(self.fc2(x))               # (N, 120) -> (N, 84)
-        return self.fc3(x)                    # (N, 84)  -> (N, 10), and no ReLU: logits may be negative
+        return self.fc3(x)                    # (N, 84)  -> (N, 10), no ReLU: logits may be negative
 
 
-# ---- The shape trace: what forward() does, call by call ----------------------------------------
+# ==== Beyond the tutorial =========================================================================
 
-NAMES = {"max_pool2d": "pool", "avg_pool2d": "pool", "view": "flatten", "reshape": "flatten"}
+# ---- The shape trace: what forward() does, call by call ----
 
 Row = namedtuple("Row", "name size shape receptive_field parameters multiply_adds output")
 
+NAMES = {"max_pool2d": "pool", "avg_pool2d": "avg_pool", "view": "flatten", "reshape": "flatten"}
+ARGUMENTS = {"linear": "input weight bias", "conv2d": "input weight bias stride padding dilation groups",
+             "avg_pool2d": "input kernel stride padding", "max_pool2d": "input kernel stride padding dilation"}
+# Functions that take value by value: the receptive field stays as it is, and there is nothing to
+# multiply and add.
+BY_VALUE = "relu leaky_relu elu gelu silu tanh sigmoid softplus hardtanh dropout batch_norm add iadd sub mul div".split()
+
 
 class Recorder(TorchFunctionMode):
-    """with Recorder() as recorder: each function of PyTorch that is called in the block is noted in recorder.calls."""
+    """with Recorder() as recorder: each call of PyTorch in the block is noted in recorder.calls."""
 
     def __init__(self):
         super().__init__()
         self.calls = []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        y = function(*args, **(kwargs or {}))
-        if isinstance(y, torch.Tensor) and y.ndim > 1:
-            self.calls.append((function.__name__.strip("_"), args, kwargs or {}, y))
+        name = function.__name__.strip("_")
+        given = {**dict(zip(ARGUMENTS.get(name, "input").split(), args)), **(kwargs or {})}
+        tensors = [value for value in (*args, *given.values()) if isinstance(value, torch.Tensor)]
+        self.calls.append([name, given, tensors, None])
+        y = self.calls[-1][-1] = function(*args, **(kwargs or {}))  # if it fails, the None stays
         return y
 
 
-def trace(net, images):
-    """Run net(images) once, note what forward() calls, and return a list of Rows: the input, then one a call.
+class Trace(list):
+    """Rows, and in .total the number of the network's parameters (None if forward() failed)."""
 
-    images: (N, 3, 32, 32). net may be another network whose layers stand in a row, as your own LeNet5 after an edit.
-    Row.output is the tensor that the call returned and Row.shape its shape; Row.size is the arithmetic behind it;
-    Row.receptive_field says how many pixels of the input, across, one value of a feature map depends on (None
-    behind the maps); Row.multiply_adds counts one image's. Dropout is off meanwhile, as in a test.
+
+def trace(net, images):
+    """Run net(images) once, and return what forward() called, as Rows: the input, then one a call.
+
+    images: (N, 3, 32, 32). Row.output is the tensor that the call returned, Row.shape its shape,
+    Row.size the arithmetic behind it. Row.receptive_field says how many pixels of the input,
+    across, one value of a feature map depends on. Row.multiply_adds counts one image's. The table
+    is made for layers in a row; what it can't know of another network is None. Dropout is off
+    meanwhile, as in a test. If a call fails, the rows before it are printed, and what did not
+    fit, and the error goes on. Raises ValueError for a scripted or compiled network.
     """
-    training = net.training
+    training = {module: module.training for module in net.modules()}
+    if any(isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod") for module in training):
+        raise ValueError("trace() can't look into a scripted or compiled network: give it the one from before.")
     net.eval()
     try:
         with torch.no_grad(), Recorder() as recorder:
             net(images)
+    except RuntimeError:
+        rows = read(net, images, recorder.calls)
+        rows.total = None
+        print_trace(rows)
+        print(what_does_not_fit(net, rows, *recorder.calls[-1]), flush=True)
+        raise
     finally:
-        net.train(training)
+        for module, mode in training.items():
+            module.training = mode
+    return read(net, images, recorder.calls)
 
-    layer = {id(parameter): name.rpartition(".")[0] for name, parameter in net.named_parameters()}
-    rows = [Row("input", "", tuple(images.shape), 1, 0, 0, images)]
-    field, jump = 1, 1  # the receptive field, and how far apart the fields of two neighbours are, in input pixels
-    for function, args, kwargs, y in recorder.calls:
-        size, kernel, stride = arithmetic(function, args, kwargs, y)
-        if kernel and field:
+
+def read(net, images, calls):
+    """The Rows of trace(), from what a Recorder noted."""
+    rows, counted = Trace([Row("input", "", tuple(images.shape), 1, 0, 0, images)]), set()
+    rows.total = sum(parameter.numel() for parameter in net.parameters())
+    field = jump = 1  # jump: from one receptive field to the next, in pixels of the input
+    for function, given, tensors, y in calls:
+        if not isinstance(y, torch.Tensor) or y.ndim < 2:
+            continue
+        learned = {tensor for tensor in tensors if isinstance(tensor, nn.Parameter)}
+        inputs = {tensor for tensor in tensors if tensor.ndim > 1} - learned
+        size, kernel, stride = arithmetic(function, given, y)
+        if inputs != {rows[-1].output} or not field or y.ndim != 4 or not (kernel or function in BY_VALUE):
+            field = None                  # no map, no layers in a row, or a call not known
+        elif kernel:
             field += (kernel - 1) * jump  # from the first pixel under the kernel to the last
             jump *= stride
-        elif y.ndim == 4 and y.shape[2:] != rows[-1].shape[2:] and function != "pad":
-            field = None                  # resized by something that we do not know
-        learned = [value for value in (*args, *kwargs.values()) if isinstance(value, nn.Parameter)]
-        parameters = sum(parameter.numel() for parameter in learned)
-        multiply_adds = 0
-        if function in ("conv2d", "linear"):
-            # Each weight is used once for each position of its output map: 28 * 28 times in conv1, once in a
-            # linear layer. Few weights, much work; then many weights, little work.
-            weight = learned[0] if learned else args[1]
-            multiply_adds = weight.numel() * (y[0].numel() // weight.shape[0])
-        name = (layer.get(id(learned[0])) if learned else NAMES.get(function)) or function
-        rows.append(Row(name, size, tuple(y.shape), field if y.ndim == 4 else None, parameters, multiply_adds, y))
+        work = 0 if size or function in BY_VALUE else None
+        if function in ("conv2d", "linear") and len(y) == len(images):
+            # Each weight is used once for each position of its output map: 28 * 28 times in conv1,
+            # once in a linear layer. Few weights, much work; then many weights, little work.
+            work = given["weight"].numel() * (y[0].numel() // len(given["weight"]))
+        parameters = sum(parameter.numel() for parameter in learned - counted)  # once, where used first
+        counted |= learned
+        name = layer_name(net, tensors) or NAMES.get(function, function)
+        rows.append(Row(name, size, tuple(y.shape), field, parameters, work, y))
     return rows
 
 
-def arithmetic(function, args, kwargs, y):
-    """Returns (size, kernel, stride): how y got its size, as text, and the window that slid, or None, None."""
-    def convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-        return weight.shape[2], stride, padding, dilation
+def layer_name(net, tensors):
+    """"conv1", if one of the tensors is a parameter of net.conv1; None if none is a parameter."""
+    owners = {parameter: name.rpartition(".")[0] for name, parameter in net.named_parameters()}
+    return next((owners.get(tensor, "not registered") for tensor in tensors if isinstance(tensor, nn.Parameter)), None)
 
-    def pooling(input, kernel_size, stride=None, padding=0, *_, dilation=1, **__):
-        return kernel_size, stride or kernel_size, padding, dilation
 
-    x = args[0] if args else kwargs.get("input")
-    if function in ("conv2d", "max_pool2d", "avg_pool2d"):
-        window = (convolution if function == "conv2d" else pooling)(*args, **kwargs)
-        kernel, stride, padding, dilation = (n[0] if isinstance(n, (tuple, list)) else n for n in window)  # of the rows
-        kernel = dilation * (kernel - 1) + 1  # with gaps in it, a kernel reaches further
-        padding = {"same": kernel - 1, "valid": 0}.get(padding) if isinstance(padding, str) else 2 * padding
-        before, after = x.shape[2], y.shape[2]
-        if function != "conv2d" and kernel == stride and not padding:
-            over = "//" if before % kernel else "/"  # // drops an odd last row
-            size = f"{before} {over} {kernel} = {before // kernel}"
-        else:
-            border, step = f" + {padding}" * (padding > 0), f" // {stride}" * (stride > 1)
-            places = (before + padding - kernel) // stride + 1
-            size = f"({before}{border} - {kernel}){step} + 1 = {places}"
-        return (size if size.endswith(f" = {after}") else f"{before} -> {after}"), kernel, stride
-    if function in ("flatten", "view", "reshape") and len(x) == len(y):
-        return " * ".join(str(n) for n in x.shape[1:]) + f" = {y.shape[1]}", None, None
+def arithmetic(function, given, y):
+    """Returns (size, kernel, stride): how y got its size, as text, and the window that slid, or None."""
+    def side(n):  # of a square: 5 for 5 and for (5, 5), None for (1, 5)
+        return n if isinstance(n, int) else n[0] if len(set(n)) == 1 else None
+
+    x = given.get("input")
     if function == "linear":
         return f"{x.shape[-1]} -> {y.shape[-1]}", None, None
-    return ("max(0, x)" if function == "relu" else ""), None, None
+    if function in ("flatten", "view", "reshape") and y.ndim == 2 and len(x) == len(y):
+        return " * ".join(str(n) for n in x.shape[1:]) + f" = {y.shape[1]}", None, None
+    if function not in ARGUMENTS:
+        return "max(0, x)" if function == "relu" else "", None, None
+    pool = function != "conv2d"
+    kernel = side(given["kernel"] if pool else given["weight"].shape[2:])
+    stride, padding = side(given.get("stride") or (kernel if pool else 1)), side(given.get("padding", 0))
+    before, after = side(x.shape[2:]), side(y.shape[2:])
+    if None in (kernel, stride, padding, before, after) or side(given.get("dilation", 1)) != 1:
+        return "", None, None
+    places = (before + 2 * padding - kernel) // stride + 1
+    border, step = f" + {2 * padding}" * (padding > 0), f" // {stride}" * (stride > 1)
+    size = f"({before}{border} - {kernel}){step} + 1 = {places}"
+    if pool and kernel == stride and not padding:
+        size = f"{before} {'//' if before % kernel else '/'} {kernel} = {places}"  # // drops an odd last row
+    return size if places == after else f"{before} -> {after}", kernel, stride
+
+
+def what_does_not_fit(net, rows, function, given, tensors, y):
+    """Of a call that failed: which layer expects how many numbers, gets how many; what to write."""
+    x, weight, name = given.get("input"), given.get("weight"), layer_name(net, tensors) or function
+    numbers = " * ".join(str(n) for n in x.shape[1:])
+    if function in ("linear", "view", "reshape") and x.ndim > 2:
+        return f"{name} does not fit {numbers} numbers for each image: write x = torch.flatten(x, 1)"
+    if function == "linear":
+        wanted = rows[-1].size.partition(" =")[0] if rows[-1].name == "flatten" else x.shape[1]
+        return (f"{name} expects {weight.shape[1]} numbers for each image and gets {x.shape[1]}: "
+                f"make it nn.Linear({wanted}, {len(weight)})")
+    if function == "conv2d" and x.shape[1] != weight.shape[1]:
+        return (f"{name} expects {weight.shape[1]} channels and gets {x.shape[1]}: "
+                f"make it nn.Conv2d({x.shape[1]}, {len(weight)}, {weight.shape[2]})")
+    return f"{name}: its kernel is larger than its maps, {numbers}. Take a smaller one" * (function in ARGUMENTS)
 
 
 def print_trace(rows):
-    """Print the Rows of trace() as a table, with the totals under it."""
+    """Print the Rows of trace() as a table, with the totals under it. What is None stays empty."""
     width, longest = (max(len(row[k]) for row in rows) for k in (0, 1))  # of the names, and of the sizes
     line = f"{{:<{max(width, 8)}}} {{:<{max(longest, 20)}}} {{:<16}} {{:>15}} {{:>11}} {{:>14}}"
     print(line.format("layer", "size", "output shape", "receptive field", "parameters", "multiply-adds"))
     for row in rows:
         field = f"{row.receptive_field}x{row.receptive_field}" if row.receptive_field else ""
-        print(line.format(row.name, row.size, str(row.shape), field, f"{row.parameters:,}", f"{row.multiply_adds:,}"))
-    print(line.format("total", "", "", "", f"{sum(row.parameters for row in rows):,}",
-                      f"{sum(row.multiply_adds for row in rows):,}"))
+        work = "" if row.multiply_adds is None else f"{row.multiply_adds:,}"
+        print(line.format(row.name, row.size, str(row.shape), field, f"{row.parameters:,}", work))
+    if rows.total is not None:
+        work, listed = [row.multiply_adds for row in rows], sum(row.parameters for row in rows)
+        work = "at least " * (None in work) + f"{sum(filter(None, work)):,}"
+        print(line.format("total", "", "", "", f"{rows.total:,}", work))
+        if listed != rows.total:
+            print(f"The rows add up to {listed:,}: a layer in a plain list is not registered, so it is neither trained\n"
+                  "nor saved; or parameters are used in ways that the table does not follow.")
 
 
 # ---- By hand: the same network as nothing but loops ------------------------------------------
 #
-# Plain Python numbers in nested lists, one image at a time. x is what goes into a layer, y what comes out,
-# and dx, dy are the gradients: how fast the loss grows with each number in x or y.
-# Forward makes y out of x; backward makes dx out of dy, by the chain rule, so it runs from the last layer
-# to the first: backpropagation. A weight's gradient is *added* to what stands in dweight, as PyTorch adds it to .grad.
+# Plain Python numbers in nested lists, one image at a time. x is what goes into a layer, y what
+# comes out, and dx, dy are the gradients: how fast the loss grows with each number in x or y.
+# Forward makes y out of x; backward makes dx out of dy, by the chain rule, so it runs from the
+# last layer to the first: backpropagation. A weight's gradient is *added* to what stands in
+# dweight, as PyTorch adds it to .grad.
 
 
 def zeros(*shape):
@@ -203,7 +260,8 @@ def zeros_like(x):
 def conv_by_hand(x, weight, bias):
     """y[o][i][j] = bias[o] + sum over c, u, v of weight[o][c][u][v] * x[c][i + u][j + v]
 
-    x: (channels, H, W), weight: (outputs, channels, K, K), bias: (outputs,) -> y: (outputs, H - K + 1, W - K + 1).
+    x: (channels, H, W), weight: (outputs, channels, K, K), bias: (outputs,) -> y: (outputs, H - K
+    + 1, W - K + 1).
     """
     outputs, channels, K = len(weight), len(x), len(weight[0][0])
     rows, columns = len(x[0]) - K + 1, len(x[0][0]) - K + 1
@@ -221,7 +279,7 @@ def conv_by_hand(x, weight, bias):
 
 
 def conv_backward(x, weight, dy, dweight, dbias):
-    """The same six loops: where weight * x went into y, dweight takes x * dy, and dx takes weight * dy."""
+    """The same six loops: where weight * x went into y, dweight takes x * dy, dx takes weight * dy."""
     outputs, channels, K = len(weight), len(x), len(weight[0][0])
     dx = zeros_like(x)
     for o in range(outputs):
@@ -251,7 +309,7 @@ def relu_backward(x, dy):
 
 
 def argmax(x, c, i, j):
-    """Row and column of the largest number in square (i, j) of channel c; of equal ones, the first."""
+    """Row and column of the largest number in square (i, j) of channel c; if equal, the first."""
     row, column = 2 * i, 2 * j
     for u in range(2):
         for v in range(2):
@@ -272,7 +330,7 @@ def pool_by_hand(x):
 
 
 def pool_backward(x, dy):
-    """The largest of each square gets all of its gradient; the other three changed nothing, and get none."""
+    """The largest of each square gets all of its gradient; the other three changed nothing."""
     dx = zeros_like(x)
     for c in range(len(dy)):
         for i in range(len(dy[c])):
@@ -304,7 +362,7 @@ def linear_by_hand(x, weight, bias):
 
 
 def linear_backward(x, weight, dy, dweight, dbias):
-    """dweight[o][i] += x[i] * dy[o], dbias[o] += dy[o], and dx[i] = sum over o of weight[o][i] * dy[o]"""
+    """dweight[o][i] += x[i] * dy[o], dbias[o] += dy[o], dx[i] = sum over o of weight[o][i] * dy[o]"""
     dx = zeros_like(x)
     for o in range(len(weight)):
         dbias[o] += dy[o]
@@ -316,17 +374,24 @@ def linear_backward(x, weight, dy, dweight, dbias):
 
 def softmax_by_hand(outputs):
     """p[k] = exp(outputs[k]) / sum of all exp: ten scores -> ten probabilities."""
-    highest = max(outputs)  # subtracting it from every score changes no p, and keeps exp() from overflowing
+    highest = max(outputs)  # subtracted from every score, it changes no p, and exp() can't overflow
     powers = [math.exp(score - highest) for score in outputs]
     total = sum(powers)
     return [power / total for power in powers]
 
 
-def forward_by_hand(weights, image):
-    """One image, (3, 32, 32) in lists, through the network: returns what stood before and after each layer.
+def cross_entropy_by_hand(outputs, label):
+    """-log(softmax_by_hand(outputs)[label]), written so that no logit is too large for exp()."""
+    highest = max(outputs)
+    return highest + math.log(sum(math.exp(score - highest) for score in outputs)) - outputs[label]
 
-    weights: {"conv1.weight": nested lists, ...}, the state_dict() of a LeNet5, each tensor.tolist().
-    The ten outputs are the last of the twelve that are returned; backward needs the others.
+
+def forward_by_hand(weights, image):
+    """One image, (3, 32, 32) in lists, through the network: returns what each line makes of it.
+
+    weights: {"conv1.weight": nested lists, ...}, the state_dict() of a LeNet5, each
+    tensor.tolist(). The ten outputs are the last of the twelve that are returned; backward needs
+    the others.
     """
     a1 = conv_by_hand(image, weights["conv1.weight"], weights["conv1.bias"])      # 6 x 28 x 28
     r1 = relu_by_hand(a1)
@@ -344,50 +409,102 @@ def forward_by_hand(weights, image):
 
 
 def backward_by_hand(weights, images, labels):
-    """Returns (loss, gradients) of a batch: what criterion(net(images), labels) and loss.backward() compute."""
-    gradients = {name: zeros_like(value) for name, value in weights.items()}  # optimizer.zero_grad()
+    """Returns (loss, gradients) of a batch: criterion(net(images), labels) and loss.backward().
+
+    The twelve lines of forward_by_hand(), from the last to the first.
+    """
+    gradients = {name: zeros_like(value) for name, value in weights.items()}  # zero_grad()
     loss = 0.0
     for image, label in zip(images, labels):
         a1, r1, p1, a2, r2, p2, f, a3, r3, a4, r4, outputs = forward_by_hand(weights, image)
+        loss += cross_entropy_by_hand(outputs, label) / len(images)  # the mean over the batch
+        # Its gradient for the ten outputs is simple: each probability, less what it should be (1
+        # or 0).
         p = softmax_by_hand(outputs)
-        loss += -math.log(p[label]) / len(images)  # cross-entropy, the mean over the batch
-        # Its gradient for the ten outputs is simple: each probability, less what it should have been (1 or 0).
-        dx = [(p[k] - (k == label)) / len(images) for k in range(len(p))]
-        dx = linear_backward(r4, weights["fc3.weight"], dx, gradients["fc3.weight"], gradients["fc3.bias"])
-        dx = linear_backward(r3, weights["fc2.weight"], relu_backward(a4, dx),
-                             gradients["fc2.weight"], gradients["fc2.bias"])
-        dx = linear_backward(f, weights["fc1.weight"], relu_backward(a3, dx),
-                             gradients["fc1.weight"], gradients["fc1.bias"])
-        dx = relu_backward(a2, pool_backward(r2, flatten_backward(p2, dx)))
-        dx = conv_backward(p1, weights["conv2.weight"], dx, gradients["conv2.weight"], gradients["conv2.bias"])
-        dx = relu_backward(a1, pool_backward(r1, dx))
-        conv_backward(image, weights["conv1.weight"], dx, gradients["conv1.weight"], gradients["conv1.bias"])
+        doutputs = [(p[k] - (k == label)) / len(images) for k in range(len(p))]
+        dr4 = linear_backward(r4, weights["fc3.weight"], doutputs, gradients["fc3.weight"], gradients["fc3.bias"])
+        da4 = relu_backward(a4, dr4)
+        dr3 = linear_backward(r3, weights["fc2.weight"], da4, gradients["fc2.weight"], gradients["fc2.bias"])
+        da3 = relu_backward(a3, dr3)
+        df = linear_backward(f, weights["fc1.weight"], da3, gradients["fc1.weight"], gradients["fc1.bias"])
+        dp2 = flatten_backward(p2, df)
+        dr2 = pool_backward(r2, dp2)
+        da2 = relu_backward(a2, dr2)
+        dp1 = conv_backward(p1, weights["conv2.weight"], da2, gradients["conv2.weight"], gradients["conv2.bias"])
+        dr1 = pool_backward(r1, dp1)
+        da1 = relu_backward(a1, dr1)
+        conv_backward(image, weights["conv1.weight"], da1, gradients["conv1.weight"], gradients["conv1.bias"])
     return loss, gradients
+
+
+def step_by_hand(weights, gradients, buffers, lr, momentum):
+    """What optimizer.step() does at the tutorial's settings, on nested lists, in place.
+
+    buffer = momentum * buffer + gradient, then weight = weight - lr * buffer; buffers start as
+    zeros. (PyTorch's form: the rate multiplies the whole buffer, so a change of it acts on past
+    gradients too.)
+    """
+    for i in range(len(weights)):
+        if isinstance(weights[i], list):
+            step_by_hand(weights[i], gradients[i], buffers[i], lr, momentum)
+        else:
+            buffers[i] = momentum * buffers[i] + gradients[i]
+            weights[i] = weights[i] - lr * buffers[i]
+
+
+def compare(net, images, labels):
+    """Print what PyTorch and the loops make of an image: forward, backward, and one step."""
+    weights = {name: parameter.tolist() for name, parameter in net.state_dict().items()}
+    net(images)  # the first call makes preparations, so the second one is timed
+    start = time.perf_counter()
+    outputs = net(images)
+    middle = time.perf_counter()
+    by_hand = forward_by_hand(weights, images[0].tolist())[-1]
+    end = time.perf_counter()
+    print("\nthe ten outputs for this image")
+    print("  PyTorch: ", " ".join(f"{output:8.5f}" for output in outputs[0]), f"  in {middle - start:.4f} s")
+    print("  by hand: ", " ".join(f"{output:8.5f}" for output in by_hand), f"  in {end - middle:.4f} s")
+    print(f"  largest difference: {largest_difference([by_hand], outputs):.0e}")
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
+    loss = F.cross_entropy(outputs, labels)
+    loss.backward()
+    optimizer.step()
+    loss_by_hand, gradients = backward_by_hand(weights, images.tolist(), labels.tolist())
+    for name, weight in weights.items():
+        step_by_hand(weight, gradients[name], zeros_like(weight), lr=0.001, momentum=0.9)
+    parameters = list(net.parameters())
+    slopes = largest_difference(gradients.values(), [parameter.grad for parameter in parameters])
+    print(f"\nthe way back, if it is of class {labels.item()}")
+    print(f"  loss: PyTorch {loss.item():.5f}, by hand {loss_by_hand:.5f}")
+    print(f"  largest difference of all {sum(p.numel() for p in parameters):,} gradients: {slopes:.0e}, "
+          f"of the weights after one step: {largest_difference(weights.values(), parameters):.0e}")
+
+
+def largest_difference(lists, tensors):
+    """The largest difference between numbers in nested lists and those in tensors."""
+    return max((torch.tensor(numbers, dtype=tensor.dtype) - tensor).abs().max().item()
+               for numbers, tensor in zip(lists, tensors))
+
+
+# ==== Plumbing ====================================================================================
+
+TUTORIALS = "input conv1 relu pool conv2 relu pool flatten fc1 relu fc2 relu fc3"
 
 
 def main():
     torch.manual_seed(0)
     net = LeNet5()
     images = torch.rand(1, 3, 32, 32) * 2 - 1  # noise will do: the shapes are those of any image
-    with torch.no_grad():
-        print_trace(trace(net, images))
-
-    net, images = net.double(), images.double()  # 64 bits, as Python's own numbers have
-    weights = {name: parameter.tolist() for name, parameter in net.state_dict().items()}
-    with torch.no_grad():
-        net(images)  # the first call makes preparations that later ones find made, so the second is timed
-        start = time.perf_counter()
-        by_torch = net(images)[0].tolist()
-    middle = time.perf_counter()
-    by_hand = forward_by_hand(weights, images[0].tolist())[-1]
-    end = time.perf_counter()
-    print("\nthe ten outputs for this image")
-    print("  PyTorch: ", " ".join(f"{output:8.5f}" for output in by_torch), f"  in {middle - start:.4f} s")
-    print("  by hand: ", " ".join(f"{output:8.5f}" for output in by_hand), f"  in {end - middle:.4f} s")
-    print(f"  largest difference: {max(abs(one - other) for one, other in zip(by_torch, by_hand)):.0e}")
+    rows = trace(net, images)
+    print_trace(rows)
+    if " ".join(row.name for row in rows) == TUTORIALS and rows.total == 62_006:
+        compare(net.double(), images.double(), torch.tensor([3]))  # 64 bits, as in Python
+    else:
+        print("\nLeNet5 is not the tutorial's network now, which the loops by hand compute: they are not compared.")
 
 
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):                     # not on Windows
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `python lenet5.py | head -2` ends when head does, silently
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `python lenet5.py | head`
     main()
