@@ -115,7 +115,10 @@ def look_closer(net, testset, outputs, device):
     draw_sheet([(f"{classes[a]} and {classes[b]}, the surest mistakes",
                  [tile(testset, outputs, k) for k in surest_mistakes(outputs, labels, a, b)]) for a, b in pairs],
                "mistakes.png")
-    draw_filters(net, "filters.png")
+    if hasattr(net, "conv1"):
+        draw_filters(net, "filters.png")
+    else:
+        print("\nThis network has no layer conv1, so filters.png is not drawn.")
     draw_feature_maps(net, images[0].to(device), "feature_maps.png")
     print("\npredictions.png shows the first 32 test images with their predictions, mistakes.png the surest mistakes")
     print("of these pairs, filters.png the six kernels of conv1, feature_maps.png the first image in each layer")

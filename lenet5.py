@@ -159,10 +159,11 @@ def read(net, images, calls):
             field += (kernel - 1) * jump  # from the first pixel under the kernel to the last
             jump *= stride
         work = 0 if size or function in BY_VALUE else None
-        if function in ("conv2d", "linear") and len(y) == len(images):
+        if function in ("conv2d", "linear"):
             # Each weight is used once for each position of its output map: 28 * 28 times in conv1,
             # once in a linear layer. Few weights, much work; then many weights, little work.
-            work = given["weight"].numel() * (y[0].numel() // len(given["weight"]))
+            positions = y[0].numel() // len(given["weight"])
+            work = given["weight"].numel() * positions if len(y) == len(images) else None
         parameters = sum(parameter.numel() for parameter in learned - counted)  # once, where used first
         counted |= learned
         name = layer_name(net, tensors) or NAMES.get(function, function)

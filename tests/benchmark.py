@@ -16,7 +16,7 @@ import time
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -66,7 +66,7 @@ def tutorial_predict(net, dataset):
 
 
 def our_train(dataset, batch_size, optimizer="sgd", lr=0.001, momentum=0.9, weight_decay=0.0, epochs=1,
-              schedule="constant", warmup=0.0, onednn=None, **flags):
+              schedule="constant", warmup=0.0, augment=False, onednn=None):
     """What python train.py does between the trace and the test; returns the network."""
     trainloader = DataLoader(dataset, batch_size=batch_size, shuffle=True)
     net = LeNet5()
@@ -76,9 +76,11 @@ def our_train(dataset, batch_size, optimizer="sgd", lr=0.001, momentum=0.9, weig
     scheduler = None
     if schedule == "linear":
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: train.linear_factor(step, steps, warmup))
-    with train.onednn(batch_size >= 16 if onednn is None else onednn):
-        for epoch in range(epochs):
-            train.train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, epochs, scheduler=scheduler, **flags)
+    torch.backends.mkldnn.enabled = batch_size >= 16 if onednn is None else onednn
+    for epoch in range(epochs):
+        train.train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, epochs, scheduler=scheduler,
+                    augment=data.augment if augment else None)
+    torch.backends.mkldnn.enabled = True
     return net
 
 
@@ -107,15 +109,13 @@ def training(theirs, ours):
         "ours, batch 512": {"batch_size": 512},
         "ours, batch 128, augmented": sgd,
         "  and muon": muon,
-        "  and muon, one teacher": {**muon, "teachers": [LeNet5()]},
-        "  and muon, three teachers": {**muon, "teachers": [LeNet5(), LeNet5(), LeNet5()]},
     }
     tutorial = "the tutorial's loop, batch 4"
     times = {name: [] for name in (tutorial, *kinds)}
     matmul = []
     for turn in range(5):
         part = range(10_000 * turn, 10_000 * (turn + 1))
-        some = data.ImageDataset(*ours[part.start:part.stop], ours.classes, ours.name)
+        some = TensorDataset(*ours[part.start:part.stop])
         epoch, _ = tutorial_train(Subset(theirs, part))
         times[tutorial].append(seconds(epoch))
         for name, flags in kinds.items():
@@ -182,8 +182,8 @@ def main():
     parser.add_argument("--data-dir", default="data", help="folder of the CIFAR-10 files")
     args = parser.parse_args()
     torch.manual_seed(0)
-    _, root = data.find("cifar10", args.data_dir)
-    trainset, testset = data.load("cifar10", root, train=True), data.load("cifar10", root, train=False)
+    root = args.data_dir
+    trainset, testset = data.load(True, "cifar10", root), data.load(False, "cifar10", root)
     if args.race:
         race(data.CIFAR10(root, train=True, transform=data.transform), trainset, testset)
     else:

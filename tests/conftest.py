@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)  # so that plain `pytest` finds the scripts too
@@ -14,19 +15,27 @@ import data  # noqa: E402
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def nothing_found_yet(monkeypatch):
+    """What "auto" means is decided once a process for each folder: here, once a test."""
+    monkeypatch.setattr(data, "FOUND", {})
+
+
 @pytest.fixture(scope="session")
 def stripes():
     """The stand-in, drawn once: a training set of 10,000 and a test set of 2,000."""
-    return data.load("stripes", train=True), data.load("stripes", train=False)
+    return data.load(True, "stripes"), data.load(False, "stripes")
 
 
 @pytest.fixture
 def few(stripes, monkeypatch, tmp_path):
     """A new folder to work in, where the stand-in has 400 and 200 images: a run takes a moment."""
-    cut = [data.ImageDataset(*dataset[:n], dataset.classes, dataset.name) for dataset, n in zip(stripes, (400, 200))]
+    cut = [TensorDataset(*dataset[:n]) for dataset, n in zip(stripes, (400, 200))]
+    for dataset in cut:
+        dataset.classes, dataset.name = stripes[0].classes, stripes[0].name
     load = data.load
-    monkeypatch.setattr(data, "load", lambda dataset, root="data", train=True:
-                        cut[0 if train else 1] if dataset == "stripes" else load(dataset, root, train))
+    monkeypatch.setattr(data, "load", lambda train=True, dataset="auto", root="data":
+                        cut[0 if train else 1] if dataset == "stripes" else load(train, dataset, root))
     monkeypatch.chdir(tmp_path)
     return cut
 
@@ -36,9 +45,10 @@ def cifar():
     """The real CIFAR-10, (trainset, testset), for the tests that want it: they are skipped without it."""
     folder = os.path.join(ROOT, "data")
     try:
-        return data.load("cifar10", folder, train=True), data.load("cifar10", folder, train=False)
+        data.CIFAR10(folder)  # downloads nothing
     except RuntimeError:
         pytest.skip("CIFAR-10 is not in data/, whole: python data.py brings it")
+    return data.load(True, "cifar10", folder), data.load(False, "cifar10", folder)
 
 
 @pytest.fixture

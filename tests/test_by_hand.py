@@ -1,12 +1,14 @@
-"""The referee: what the loops of lenet5.py and train.py compute is what PyTorch computes, in float64, to 1e-9."""
+"""The referee: what the loops of lenet5.py compute is what PyTorch computes, in float64, to 1e-9."""
+import inspect
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import lenet5
-from lenet5 import LeNet5, backward_by_hand, forward_by_hand, trace, zeros_like
-from train import step_by_hand
+from lenet5 import LeNet5, backward_by_hand, forward_by_hand, step_by_hand, trace, zeros_like
 
 
 @pytest.fixture(scope="session")
@@ -143,6 +145,15 @@ def test_softmax_even_of_scores_that_exp_cannot_take():
         agree(lenet5.softmax_by_hand(outputs), torch.tensor(outputs, dtype=torch.float64).softmax(0))
 
 
+@pytest.mark.parametrize("outputs", [[1.0, -2.0, 0.5], [800.0, 0.0, -800.0], [-1000.0, 1000.0, 999.0]])
+def test_cross_entropy_even_of_scores_that_exp_cannot_take(outputs):
+    """A logit of 800 that should be 0 costs 800, as with PyTorch; -log(softmax) would be -log(0)."""
+    for label in range(3):
+        expected = F.cross_entropy(torch.tensor([outputs], dtype=torch.float64), torch.tensor([label])).item()
+        assert lenet5.cross_entropy_by_hand(outputs, label) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert lenet5.cross_entropy_by_hand([800.0, 0.0], 1) == 800
+
+
 # ---- The whole network -----------------------------------------------------------------------
 
 def test_every_step_of_the_forward_pass(net, photos):
@@ -201,10 +212,36 @@ def test_gradients_are_slopes_autograd_or_not(net, photos):
         assert (losses[0] - losses[1]) / (2 * tiny) == pytest.approx(gradient[last], rel=1e-5, abs=1e-9), name
 
 
-def test_the_script_ends_with_both_side_by_side(capsys):
+def test_backward_by_hand_is_forward_by_hand_line_by_line_from_the_last_to_the_first():
+    """Each line of forward makes one thing; backward makes its gradient, under the name d..., by the twin function."""
+    def assignments(function):
+        lines = inspect.getsource(function).splitlines()
+        return [re.match(r"\s+(?:(\w+) = )?(\w+)_(?:by_hand|backward)\((\w+),?", line) for line in lines]
+
+    forward = [match.groups() for match in assignments(forward_by_hand) if match and match[1]]
+    backward = [match.groups() for match in assignments(backward_by_hand) if match and (match[1] or "").startswith("d") or match and match[2] == "conv"]
+    assert len(forward) == len(backward) == 12
+    for (made, layer, given), (gradient, layer_back, given_back) in zip(reversed(forward), backward):
+        assert layer_back == layer and given_back == given and (gradient or "dimage") == f"d{given}"
+
+
+def test_the_script_shows_forward_backward_and_a_step_beside_pytorchs(capsys):
     lenet5.main()
     printed = capsys.readouterr().out
     assert printed.isascii()
     outputs = [line.split(":")[1].split()[:10] for line in printed.splitlines() if line.startswith(("  PyTorch", "  by hand"))]
     assert len(outputs) == 2 and outputs[0] == outputs[1]
-    assert float(printed.split("largest difference:")[1]) < 1e-12
+    assert float(re.search(r"largest difference: (\S+)", printed)[1]) < 1e-12
+    loss, by_hand = re.search(r"loss: PyTorch (\S+), by hand (\S+)", printed).groups()
+    assert loss == by_hand and 2 < float(loss) < 2.6
+    gradients, weights = re.search(r"of all 62,006 gradients: (\S+), of the weights after one step: (\S+)", printed).groups()
+    assert float(gradients) < 1e-12 and float(weights) < 1e-12
+
+
+@pytest.mark.parametrize("name, wrong, shown", [
+    ("relu_by_hand", lambda x: x, r"largest difference: (\S+)"), ("relu_backward", lambda x, dy: dy, r"gradients: (\S+),"),
+    ("step_by_hand", lambda *args, **flags: None, r"one step: (\S+)")])
+def test_the_script_would_show_a_loop_that_is_wrong(monkeypatch, capsys, name, wrong, shown):
+    monkeypatch.setattr(lenet5, name, wrong)
+    lenet5.main()
+    assert float(re.search(shown, capsys.readouterr().out)[1]) > 1e-6

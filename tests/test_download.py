@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import socket
+import sys
 import tarfile
 import threading
 import time
@@ -86,6 +87,12 @@ def server(archive, monkeypatch):
 
 
 @pytest.fixture
+def quick(monkeypatch):
+    """Stripes that take no time to draw."""
+    monkeypatch.setattr(data, "stripes", lambda train: (torch.zeros(20, 3, 32, 32, dtype=torch.uint8), torch.arange(20) % 10))
+
+
+@pytest.fixture
 def down():
     """An address at which nobody answers."""
     with socket.socket() as unused:
@@ -94,9 +101,8 @@ def down():
 
 
 def cifar10(root="data"):
-    """What a script does: find(), then load() both sets."""
-    dataset, root = data.find("cifar10", root)
-    return data.load(dataset, root, train=True), data.load(dataset, root, train=False)
+    """What a script does."""
+    return data.load(True, "cifar10", root), data.load(False, "cifar10", root)
 
 
 def ten_and_fifty(sets):
@@ -113,7 +119,8 @@ def test_a_whole_archive_is_downloaded_checked_and_unpacked(server, capsys):
 
 
 @pytest.mark.parametrize("what, why", [
-    ("404", "HTTP status 404"), ("html", "wrong MD5"), ("short", "wrong MD5"), ("silent", "silent for 0.3 seconds")])
+    ("404", "HTTPError: HTTP Error 404"), ("html", "RuntimeError: File not found or corrupted"),
+    ("short", "RuntimeError: File not found or corrupted"), ("silent", "timed out")])
 def test_what_one_address_does_wrong_is_said_and_the_next_is_tried(server, capsys, what, why):
     server.use(what, "whole")
     assert ten_and_fifty(cifar10("data"))
@@ -125,19 +132,20 @@ def test_what_one_address_does_wrong_is_said_and_the_next_is_tried(server, capsy
 def test_an_address_where_nobody_answers_is_unreachable(server, down, monkeypatch, capsys):
     monkeypatch.setattr(data, "MIRRORS", [down, f"{server.url}/whole"])
     assert ten_and_fifty(cifar10("data"))
-    assert "unreachable" in capsys.readouterr().out
+    assert "Connection refused" in capsys.readouterr().out
 
 
-def test_when_every_address_fails_the_last_reason_is_the_error_and_nothing_is_left_behind(server):
+def test_when_every_address_fails_each_says_why_and_nothing_is_left_behind(server, capsys):
     server.use("404", "html")
-    with pytest.raises(data.DownloadError, match="wrong MD5"):
+    with pytest.raises(data.UserError, match="CIFAR-10 is not in .*data, and no address sends it.*--dataset stripes"):
         cifar10("data")
+    assert "HTTP Error 404" in (printed := capsys.readouterr().out) and "corrupted" in printed
     assert os.listdir("data") == []
 
 
 def test_the_time_limit_is_for_the_download_only(server):
     server.use("silent")
-    with pytest.raises(data.DownloadError, match="silent"):
+    with pytest.raises(data.UserError):
         cifar10("data")
     assert socket.getdefaulttimeout() is None
 
@@ -220,7 +228,7 @@ def test_three_processes_at_once_all_end_well(server, archive):
     assert sorted(os.listdir("data")) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
 
 
-def test_files_that_are_whole_but_cannot_be_read_are_no_reason_to_download(server, few, monkeypatch):
+def test_files_that_are_whole_but_cannot_be_used_are_no_reason_to_download(server, few, monkeypatch):
     """As with PyTorch 2.2 and NumPy 2. The error is shown, and nothing is trained on stripes instead."""
     server.use("whole")
     cifar10("data")
@@ -235,32 +243,110 @@ def test_files_that_are_whole_but_cannot_be_read_are_no_reason_to_download(serve
     assert server.asked == [] and os.listdir() == ["data"]
 
 
+def test_a_file_that_may_not_be_read_is_named(server, monkeypatch):
+    server.use("whole")
+    cifar10("data")
+
+    def denied(*args, **flags):
+        raise PermissionError(13, "Permission denied", "data/cifar-10-batches-py/test_batch")
+
+    monkeypatch.setattr(data, "CIFAR10", denied)
+    monkeypatch.setattr(denied, "base_folder", "cifar-10-batches-py", raising=False)
+    with pytest.raises(data.UserError, match="data/cifar-10-batches-py/test_batch can't be read: Permission denied"):
+        data.load()
+
+
+# ---- Damaged files -------------------------------------------------------------------------------
+
+def damage(path):
+    with open(path, "r+b") as file:
+        file.write(b"damaged")
+
+
+@pytest.fixture(params=["batches", "archive"])
+def damaged(server, archive, request):
+    """The path of a damaged file: a batch file whose archive is gone, or an archive with nothing unpacked."""
+    server.use("whole")
+    if request.param == "batches":
+        cifar10("data")
+        os.remove("data/cifar-10-python.tar.gz")
+        path = os.path.join("data", "cifar-10-batches-py", "data_batch_3")
+    else:
+        path = os.path.join("data", "cifar-10-python.tar.gz")
+        os.mkdir("data")
+        with open(path, "wb") as file:
+            file.write(archive)
+    damage(path)
+    server.asked.clear()
+    return path
+
+
+def test_a_damaged_file_is_named_before_anything_is_downloaded_and_then_downloaded_again(server, damaged, capsys):
+    assert ten_and_fifty(cifar10("data"))
+    printed = capsys.readouterr().out
+    assert printed.index(f"{damaged} is missing or damaged: its MD5 is not the official one.") < printed.index("Downloading")
+    assert set(server.asked) == {"whole"}
+
+
+@pytest.mark.parametrize("dataset", ["auto", "cifar10"])
+def test_a_damaged_file_that_no_address_sends_ends_with_its_name_and_never_with_stripes(server, few, damaged, dataset, capsys):
+    server.use("404")
+    with pytest.raises(data.UserError) as error:
+        data.main(["--dataset", dataset])
+    assert f"{damaged} is missing or damaged, and no address sends it" in str(error.value)
+    assert "STRIPES" not in capsys.readouterr().out and os.path.exists(damaged)
+
+
 # ---- With no network at all ------------------------------------------------------------------
 
-def test_auto_falls_back_on_stripes_and_says_so_loudly(server, few, capsys):
+def test_auto_falls_back_on_stripes_and_says_so_loudly_and_once(server, quick, capsys):
     server.use("404")
-    assert data.find("auto", "data") == ("stripes", "data")
+    assert data.load().name == data.load(train=False).name == "STRIPES (not CIFAR-10)"
     printed = capsys.readouterr().out
-    assert "NOT CIFAR-10" in printed and "****" in printed and "HTTP status 404" in printed
+    assert "HTTP Error 404" in printed and "CIFAR-10 is not in" in printed and printed.count("NOT CIFAR-10") == 1
+
+
+def test_auto_is_decided_once_for_a_folder(server, quick):
+    """A training set of one kind never meets a test set of the other, and no address is asked twice."""
+    server.use("404")
+    data.load()
+    server.use("whole")
+    assert data.load(train=False).name == data.STRIPES and server.asked == ["404"]
+    assert data.load(train=False, root="elsewhere").name == data.CIFAR
+    server.use("404")
+    os.rename("elsewhere", "moved")
+    with pytest.raises(data.UserError, match="CIFAR-10 is not in"):
+        data.load(root="elsewhere")
 
 
 def test_asking_for_cifar10_never_gives_stripes(server, few, capsys):
     server.use("404")
-    with pytest.raises(data.DownloadError, match="HTTP status 404.*--dataset stripes"):  # what is wrong, what to do
+    with pytest.raises(data.UserError, match="CIFAR-10 is not in.*--dataset stripes"):  # what is wrong, what to do
         data.main(["--dataset", "cifar10"])
     assert "STRIPES" not in capsys.readouterr().out
 
 
-def test_asking_for_stripes_touches_no_network(server, few):
+def test_asking_for_stripes_touches_no_network(server, quick):
     server.use("whole")
-    assert data.find("stripes", "data") == ("stripes", "data")
+    assert data.load(dataset="stripes").name == data.STRIPES
     assert server.asked == [] and not os.path.exists("data")
 
 
 def test_auto_is_cifar10_where_it_can_be_had(server):
     server.use("whole")
-    assert data.find("auto", "data") == ("cifar10", "data")
-    assert data.load("cifar10", "data").classes == data.CLASSES
+    assert data.load().name == data.CIFAR and data.load(False).classes == data.CLASSES
+
+
+def test_the_files_are_read_for_their_md5_at_most_twice(server, monkeypatch):
+    server.use("whole")
+    cifar10("data")
+    hashed, check = [], data.check_integrity
+    for module in (data, sys.modules["torchvision.datasets.cifar"]):
+        monkeypatch.setattr(module, "check_integrity", lambda path, *args: hashed.append(path) or check(path, *args))
+    data.FOUND.clear()
+    assert len(data.load()) == 50 and len(data.load(False)) == 10
+    batches = [path for path in hashed if "batch" in os.path.basename(path) and "meta" not in path]
+    assert len(batches) == 2 * 6 and len(hashed) <= 2 * 7
 
 
 def test_a_full_disk_is_not_taken_for_a_dead_network(server, few, monkeypatch):
@@ -269,7 +355,7 @@ def test_a_full_disk_is_not_taken_for_a_dead_network(server, few, monkeypatch):
 
     server.use("whole")
     monkeypatch.setattr(data, "download_url", disk_full)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(data.UserError, match="data can't be written: No space left on device"):
         data.main([])
     assert os.listdir("data") == []
 
@@ -277,5 +363,5 @@ def test_a_full_disk_is_not_taken_for_a_dead_network(server, few, monkeypatch):
 def test_a_data_folder_that_cannot_be_made_is_named(archive):
     with open("data", "w"):
         pass
-    with pytest.raises(OSError, match="The data folder data can't be written"):
+    with pytest.raises(data.UserError, match="The data folder .*data can't be written"):
         data.main([])

@@ -1,13 +1,18 @@
 """Chapter 3, Build Model: what lenet5.py says about the network is so."""
 import math
+import os
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
+from torch.nn.utils import prune
+from torch.utils.flop_counter import FlopCounterMode
 
 import lenet5
-from lenet5 import LeNet5, trace
+from lenet5 import LeNet5, Recorder, print_trace, trace
 
 
 class Net(nn.Module):
@@ -175,11 +180,22 @@ def test_the_receptive_field_is_what_a_value_really_depends_on(rows, k):
 
 # ---- The trace of the reader's own network: one edit, and nothing else to change -------------------
 
+class Edited(LeNet5):
+    """LeNet5 with layers replaced: Edited(conv2=nn.Conv2d(6, 16, 3))."""
+
+    def __init__(self, **layers):
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+
 @pytest.mark.parametrize("name, activation", [("leaky_relu", F.leaky_relu), ("elu", F.elu), ("tanh", torch.tanh),
                                               ("sigmoid", torch.sigmoid), ("gelu", F.gelu)])
 def test_another_activation_function_shows_up_under_its_name(images, monkeypatch, name, activation):
     monkeypatch.setattr(F, "relu", activation)
-    assert [row.name for row in trace(LeNet5(), images)].count(name) == 4
+    rows = trace(LeNet5(), images)
+    assert [row.name for row in rows].count(name) == 4
+    assert [row.receptive_field for row in rows] == [1, 5, 5, 6, 14, 14, 16] + [None] * 6
 
 
 def test_one_more_layer_is_one_more_row(images):
@@ -207,47 +223,271 @@ def test_dropout_is_in_the_trace_but_off_and_costs_no_random_number(images):
     assert net.training and torch.equal(torch.get_rng_state(), before)
 
 
-def test_trace_of_a_network_of_layers_that_lenet5_has_not(images):
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.Sigmoid(), nn.AdaptiveAvgPool2d(4),
-                        nn.Flatten(), nn.Linear(128, 10))
-    rows = trace(net, images)
-    assert [row.name for row in rows] == ["input", "0", "1", "sigmoid", "adaptive_avg_pool2d", "flatten", "5"]
-    assert [row.receptive_field for row in rows[:5]] == [1, 3, 3, 3, None]  # of the adaptive pool we claim nothing
-    assert sum(row.parameters for row in rows) == sum(parameter.numel() for parameter in net.parameters())
+def test_each_module_is_in_the_mode_afterwards_that_it_was_in(images):
+    """A BatchNorm that was frozen with eval() stays frozen; also if the network fails."""
+    for size in (32, 28):
+        net = nn.Sequential(nn.BatchNorm2d(3).eval(), nn.Dropout(), LeNet5()).train()
+        net[0].eval()
+        x = images[:, :, :size, :size]
+        trace(net, x) if size == 32 else pytest.raises(ValueError, trace, net, x)
+        assert [module.training for module in net.modules()] == [True, False, True] + [True] * 7
+        assert net[0].num_batches_tracked == 0
 
 
 @pytest.mark.parametrize("layer, size, field", [
-    (nn.Conv2d(3, 6, 5, padding=2), "(32 + 4 - 5) + 1 = 32", 5), (nn.Conv2d(3, 6, 5, padding="same"), "(32 + 4 - 5) + 1 = 32", 5),
-    (nn.Conv2d(3, 6, 5, stride=2), "(32 - 5) // 2 + 1 = 14", 5), (nn.Conv2d(3, 6, 3, dilation=2), "(32 - 5) + 1 = 28", 5),
+    (nn.Conv2d(3, 6, 5, padding=2), "(32 + 4 - 5) + 1 = 32", 5), (nn.Conv2d(3, 6, 5, stride=2), "(32 - 5) // 2 + 1 = 14", 5),
     (nn.MaxPool2d(3, 2), "(32 - 3) // 2 + 1 = 15", 3), (nn.MaxPool2d(3), "32 // 3 = 10", 3), (nn.AvgPool2d(2), "32 / 2 = 16", 2),
     (nn.MaxPool2d(3, ceil_mode=True), "32 -> 11", 3), (nn.MaxPool2d(3, 1, padding=1), "(32 + 2 - 3) + 1 = 32", 3),
-    (nn.Conv2d(3, 6, (1, 5)), "(32 - 1) + 1 = 32", 1)])
-def test_the_arithmetic_follows_padding_stride_and_dilation(images, layer, size, field):
+    (nn.MaxPool2d((2, 2), (2, 2)), "32 / 2 = 16", 2)])
+def test_the_arithmetic_follows_padding_and_stride(images, layer, size, field):
     row = trace(nn.Sequential(layer), images)[1]
     assert (row.size, row.receptive_field) == (size, field)
     assert "->" in size or eval(size.replace("=", "==")) and row.shape[2] == int(size.split("= ")[1])
 
 
-def test_arguments_by_name_and_a_join_of_branches_are_traced_too(images):
-    class Branches(nn.Module):
-        def __init__(self):
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 6, (1, 5)), nn.MaxPool2d((2, 4)), nn.Conv2d(3, 6, 3, dilation=2),
+                                   nn.Conv2d(3, 6, 5, padding="same"), nn.AdaptiveAvgPool2d(4), nn.Upsample(scale_factor=2),
+                                   nn.ZeroPad2d(2), nn.GroupNorm(1, 3)], ids=str)
+def test_what_the_table_does_not_know_it_leaves_empty(images, layer):
+    """No square window, or a call that is not of a LeNet: no equation, no receptive field, here or further on."""
+    rows = trace(nn.Sequential(layer, nn.ReLU()), images)
+    assert rows[1].size == "" and rows[1].receptive_field is rows[2].receptive_field is None
+
+
+def test_a_view_that_is_no_flatten_gets_no_equation(images):
+    class Patches(nn.Module):
+        def forward(self, x):
+            return x.view(4, 3, 16, 64).view(8, 1536).view(4, 2, 1536).flatten(1)
+
+    assert [row.size for row in trace(Patches(), images)] == ["", "", "", "", "2 * 1536 = 3072"]
+
+
+# ---- Networks by others. The referees: sum(p.numel()), flop_counter, gradients ---------------------
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.fc = nn.Linear(6, 10)
+
+    def forward(self, x):
+        x = F.relu(self.conv1(x))
+        return self.fc((x + self.conv2(x)).mean((2, 3)))
+
+
+class Shared(nn.Module):
+    """The same layer twice, and its weight a third time, written out."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3072, 3072)
+
+    def forward(self, x):
+        return self.fc(self.fc(torch.flatten(x, 1))) @ self.fc.weight.T
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(6, 3, 5, 5)), nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        x = F.conv2d(input=x, weight=self.weight, bias=self.bias)
+        return torch.flatten(input=torch.cat(tensors=[x, x], dim=1), start_dim=1)
+
+
+def pruned():
+    net = LeNet5()
+    prune.l1_unstructured(net.conv1, "weight", 0.5)
+    return net
+
+
+NETWORKS = {
+    "sequential": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.Sigmoid(),
+                                        nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 10)),
+    "depthwise": lambda: nn.Sequential(nn.Conv2d(3, 6, 5, groups=3), nn.Conv2d(6, 6, 3, groups=6), nn.Flatten(), nn.Dropout(), nn.Linear(4056, 10)),
+    "residual": Residual, "functional": Functional, "pruned": pruned, "lenet5": LeNet5, "tutorial": Net,
+    "resnet18": torchvision.models.resnet18, "squeezenet1_1": torchvision.models.squeezenet1_1}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameters_and_multiply_adds_are_what_pytorch_counts(name, images):
+    net = NETWORKS[name]().eval()
+    x = images.repeat(1, 1, 2, 2)[:1] if name in ("resnet18", "squeezenet1_1") else images[:1]
+    rows = trace(net, x)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(x)
+    assert sum(row.parameters for row in rows) == rows.total == sum(parameter.numel() for parameter in net.parameters())
+    assert sum(row.multiply_adds or 0 for row in rows) == counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("name", ["lenet5", "sequential", "residual", "depthwise", "squeezenet1_1"])
+def test_a_receptive_field_that_is_stated_is_what_gradients_say(name, images):
+    """A value in the middle of a map: so many pixels of the input have a gradient, across (fewer, behind max pooling)."""
+    torch.manual_seed(0)
+    net = NETWORKS[name]().eval()
+    size = images[:1].repeat(1, 1, 3, 3) if name == "squeezenet1_1" else images[:1]
+    rows = trace(net, size)
+    for k in range(1, len(rows)):
+        x = size.clone().requires_grad_()
+        with Recorder() as recorder:
+            net(x)
+        y = [y for *_, y in recorder.calls if isinstance(y, torch.Tensor) and y.ndim > 1][k - 1]
+        if rows[k].receptive_field:
+            y[0, :, len(y[0, 0]) // 2, len(y[0, 0]) // 2].sum().backward()
+            touched = x.grad[0].abs().sum(0).nonzero()
+            across = (touched.max(0).values - touched.min(0).values + 1).max()
+            pooled = "pool" in [row.name for row in rows[:k + 1]]
+            assert across == rows[k].receptive_field or pooled and across < rows[k].receptive_field
+    assert len([row for row in rows if row.receptive_field]) >= 3
+
+
+def test_a_field_ends_at_a_branch(images):
+    assert [row.receptive_field for row in trace(Residual(), images)] == [1, 3, 3, 5, None, None, None]
+    assert [row.receptive_field for row in trace(Functional(), images)] == [1, 5, None, None]
+
+
+def test_a_shared_layer_counts_once_and_work_that_is_not_known_stays_empty(images, capsys):
+    rows = trace(Shared(), images)
+    weights = 3072 * 3072
+    assert [row.parameters for row in rows] == [0, 0, weights + 3072, 0, 0, 0] and rows.total == weights + 3072
+    assert [row.multiply_adds for row in rows] == [0, 0, weights, weights, None, None]
+    print_trace(rows)
+    assert f"at least {2 * weights:,}" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("call", [lambda x: torch.einsum("nchw,dc->ndhw", x, torch.ones(2, 3)), lambda x: x @ torch.ones(32, 5),
+                                  lambda x: F.scaled_dot_product_attention(x, x, x), lambda x: F.conv1d(x[:, 0], torch.ones(4, 32, 3))])
+def test_work_of_other_kinds_is_left_empty(images, call):
+    class Other(nn.Module):
+        def forward(self, x):
+            return call(x)
+
+    assert trace(Other(), images)[-1].multiply_adds is None
+
+
+def test_a_linear_layer_on_patches_counts_each_image_whole_or_not_at_all(images):
+    class Patches(nn.Module):
+        def __init__(self, patches):
             super().__init__()
-            self.conv1 = nn.Conv2d(3, 6, 5)
+            self.fc, self.patches = nn.Linear(768, 5), patches
 
         def forward(self, x):
-            x = F.conv2d(input=x, weight=self.conv1.weight, bias=self.conv1.bias)
-            return torch.flatten(input=torch.cat(tensors=[x, x], dim=1), start_dim=1)
+            return self.fc(x.reshape(self.patches))
 
-    rows = trace(Branches(), images)
-    assert [row.name for row in rows] == ["input", "conv1", "cat", "flatten"]
-    assert [row.size for row in rows][1::2] == ["(32 - 5) + 1 = 28", "12 * 28 * 28 = 9408"]
+    assert trace(Patches((4, 4, 768)), images)[-1].multiply_adds == 4 * 768 * 5
+    assert trace(Patches((16, 768)), images)[-1].multiply_adds is None
 
 
-def test_a_network_that_fails_is_left_in_the_mode_that_it_was_in():
-    net = LeNet5().train()
-    with pytest.raises(ValueError):
-        trace(net, torch.zeros(1, 3, 28, 28))
-    assert net.training
+def test_layers_in_a_plain_list_are_named_and_the_line_under_the_total_says_what_follows(images, capsys):
+    net = LeNet5()
+    net.more = [nn.Linear(10, 10)]
+    net.forward = lambda x: net.more[0](LeNet5.forward(net, x))
+    rows = trace(net, images)
+    assert rows[-1].name == "not registered" and rows[-1].parameters == 110 and rows.total == 62006
+    print_trace(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert "62,006" in lines[-3] and "add up to 62,116: a layer in a plain list is not registered" in lines[-2]
+    print_trace(trace(LeNet5(), images))
+    assert capsys.readouterr().out.splitlines()[-1].startswith("total")
+
+
+def test_a_layer_that_forward_does_not_call_is_in_the_total_and_the_line_says_so(images, capsys):
+    rows = trace(Edited(extra=nn.Linear(2, 3)), images)
+    print_trace(rows)
+    assert rows.total == 62006 + 9 and "The rows add up to 62,006" in capsys.readouterr().out
+
+
+def test_a_scripted_or_compiled_network_gets_a_sentence(images):
+    compiled = nn.Sequential(LeNet5())
+    compiled._orig_mod = compiled[0]  # as torch.compile() wraps a network
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.script is deprecated, and still in use
+        scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU()))
+    for net in (scripted, nn.Sequential(scripted), compiled):
+        with pytest.raises(ValueError, match="can't look into a scripted or compiled network"):
+            trace(net, images)
+
+
+# ---- When forward() fails: the table so far, what did not fit, and Python's own error -----------------
+
+FAILURES = [
+    ({"conv2": nn.Conv2d(6, 16, 3)}, 8, "flatten  16 * 6 * 6 = 576",
+     "fc1 expects 400 numbers for each image and gets 576: make it nn.Linear(16 * 6 * 6, 120)"),
+    ({"fc2": nn.Linear(100, 84)}, 10, "relu", "fc2 expects 100 numbers for each image and gets 120: make it nn.Linear(120, 84)"),
+    ({"conv2": nn.Conv2d(3, 16, 5)}, 4, "pool", "conv2 expects 3 channels and gets 6: make it nn.Conv2d(6, 16, 5)"),
+    ({"conv2": nn.Conv2d(6, 16, 15)}, 4, "pool", "conv2: its kernel is larger than its maps, 6 * 14 * 14. Take a smaller one"),
+    ({"pool": nn.MaxPool2d(30)}, 3, "relu", "max_pool2d: its kernel is larger than its maps, 6 * 28 * 28. Take a smaller one")]
+
+
+@pytest.mark.parametrize("layers, rows, last, sentence", FAILURES, ids=[sentence[:16] for *_, sentence in FAILURES])
+def test_a_network_that_does_not_fit_gets_its_table_up_to_there_and_what_to_write(images, capsys, layers, rows, last, sentence):
+    with pytest.raises(RuntimeError) as error:
+        trace(Edited(**layers), images[:1])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + rows + 1 and lines[-2].startswith(last) and lines[-1] == sentence
+    assert "forward" in [frame.name for frame in error.traceback]  # the line of forward() stands in the traceback
+
+
+def test_the_sentence_about_a_linear_layer_is_one_that_helps(images):
+    fixed = Edited(conv2=nn.Conv2d(6, 16, 3), fc1=nn.Linear(16 * 6 * 6, 120))
+    assert trace(fixed, images)[-1].shape == (4, 10)
+
+
+@pytest.mark.parametrize("old, new, sentence", [
+    ("x = torch.flatten(x, 1)  ", "x = x.view(-1, 16 * 5 * 6)  ", "view does not fit 16 * 5 * 5 numbers for each image: write x = torch.flatten(x, 1)"),
+    ("x = torch.flatten(x, 1)  ", "x = x  ", "fc1 does not fit 16 * 5 * 5 numbers for each image: write x = torch.flatten(x, 1)"),
+    ("return self.fc3(x) ", "raise RuntimeError(x) ", "")])
+def test_a_view_that_does_not_fit_and_a_flatten_that_is_missing(images, capsys, old, new, sentence):
+    with pytest.raises(RuntimeError):
+        trace(edit(("        " + old, "        " + new))["LeNet5"](), images[:1])
+    assert capsys.readouterr().out.splitlines()[-1] == sentence
+
+
+# ---- python lenet5.py, as it stands and after each edit of README.md's homework ----------------------
+
+def edit(*edits):
+    """The names of lenet5.py after edits of its lines."""
+    with open(lenet5.__file__) as file:
+        source = file.read()
+    for old, new in edits:
+        assert old in source, old
+        source = source.replace(old, new)
+    names = {"__name__": "edited"}
+    exec(compile(source, "lenet5.py", "exec"), names)
+    return names
+
+
+EDITS = {
+    "leaky ReLU": [("F.relu(", "F.leaky_relu(")], "tanh": [("F.relu(", "torch.tanh(")], "sigmoid": [("F.relu(", "torch.sigmoid(")],
+    "dropout": [("return self.fc3(x) ", "return self.fc3(F.dropout(x, 0.5, self.training)) ")],
+    "padding": [("nn.Conv2d(3, 6, 5) ", "nn.Conv2d(3, 6, 5, padding=2) "), ("16 * 5 * 5, 120", "16 * 6 * 6, 120")],
+    "small kernel": [("nn.Conv2d(6, 16, 5)", "nn.Conv2d(6, 16, 3)"), ("16 * 5 * 5, 120", "16 * 6 * 6, 120")],
+    "layer more": [("self.fc3 = ", "self.fc4 = nn.Linear(10, 10)\n        self.fc3 = "), ("return self.fc3(x) ", "return self.fc4(F.relu(self.fc3(x))) ")],
+    "renamed": [("self.conv1", "self.first")], "no bias": [("nn.Linear(84, 10)", "nn.Linear(84, 10, bias=False)")],
+    "smaller": [("5, 120)", "5, 40)"), ("120, 84", "40, 30"), ("84, 10", "30, 10")],
+    "average": [("nn.MaxPool2d", "nn.AvgPool2d")]}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_after_each_edit_the_script_compares_nothing_and_says_so(capsys, name):
+    names = edit(*EDITS[name])
+    names["main"]()
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == "LeNet5 is not the tutorial's network now, which the loops by hand compute: they are not compared."
+    assert "difference" not in printed and "total" in printed
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_after_each_edit_evaluate_py_draws_what_it_can(few, monkeypatch, capsys, name):
+    import evaluate
+    edited = edit(*EDITS[name])["LeNet5"]
+    torch.save(edited().state_dict(), "net.pth")
+    monkeypatch.setattr(evaluate, "LeNet5", edited)
+    evaluate.main(["--dataset", "stripes", "--checkpoint", "net.pth"])
+    printed = capsys.readouterr().out
+    assert os.path.exists("feature_maps.png") and os.path.exists("filters.png") == (name != "renamed")
+    assert ("no layer conv1" in printed) == (name == "renamed")
 
 
 def test_the_tutorials_view_is_traced_as_flatten(images):
