@@ -18,7 +18,8 @@ loads what train.py saved and prints
           car   72.3 %
       ...
 
-and draws predictions.png, mistakes.png, filters.png and feature_maps.png. For your own photos:
+and draws predictions.png, mistakes.png, filters.png, convolution.png and feature_maps.png. For
+photos of your own:
 
     python evaluate.py --image cat.jpg
 """
@@ -115,13 +116,15 @@ def look_closer(net, testset, outputs, device):
     draw_sheet([(f"{classes[a]} and {classes[b]}, the surest mistakes",
                  [tile(testset, outputs, k) for k in surest_mistakes(outputs, labels, a, b)]) for a, b in pairs],
                "mistakes.png")
-    if hasattr(net, "conv1"):
-        draw_filters(net, "filters.png")
-    else:
-        print("\nThis network has no layer conv1, so filters.png is not drawn.")
     draw_feature_maps(net, images[0].to(device), "feature_maps.png")
     print("\npredictions.png shows the first 32 test images with their predictions, mistakes.png the surest mistakes")
-    print("of these pairs, filters.png the six kernels of conv1, feature_maps.png the first image in each layer")
+    print("of these pairs, feature_maps.png the first image in each layer,", end=" ")
+    if hasattr(net, "conv1"):
+        draw_filters(net, "filters.png")
+        draw_convolution(net.conv1, images[0], "convolution.png")
+        print("filters.png the kernels of conv1, convolution.png\none of them at work, with its numbers")
+    else:
+        print("and filters.png nothing: this network has no conv1")
 
     if percent < 15 and outputs.argmax(1).unique().numel() == 1:
         print("\nEvery image gets the same class: the --lr of the training was probably too high.")
@@ -292,6 +295,46 @@ def draw_filters(net, path):
     weight = net.conv1.weight.detach().cpu()                          # (6, 3, 5, 5)
     weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True)
     return data.imshow(make_grid(weight, nrow=6, padding=1, pad_value=1), path, scale=24)
+
+
+def draw_convolution(conv, image, path):
+    """One step of a convolution with all its numbers, at the place where its answer is the greatest.
+
+    conv: conv1, or another nn.Conv2d for images; image: (3, 32, 32), in [-1, 1]. For each colour, the
+    patch of the image is multiplied by the kernel, number by number. The sum of all products and the
+    bias is one value of the feature map, and ReLU follows: relu(conv_by_hand(...)) there.
+    """
+    image, weight = image.cpu(), conv.weight.detach().cpu()
+    bias = torch.zeros(len(weight)) if conv.bias is None else conv.bias.detach().cpu()
+    maps, K = F.conv2d(image[None], weight, bias)[0], weight.shape[2]
+    k, i, j = (place.item() for place in torch.unravel_index(maps.argmax(), maps.shape))
+    patch = image[:, i:i + K, j:j + K]
+    products = patch * weight[k]
+
+    side, high = 50 * K, 32 * K + 40  # of a square of numbers, and of its row
+    sheet = Image.new("RGB", (3 * side + 220, 3 * high + 230), "white")
+    draw = ImageDraw.Draw(sheet)
+    for c, color in enumerate(("red", "green", "blue")):
+        for n, (name, numbers) in enumerate((("image", patch), ("x kernel", weight[k]), ("= products", products))):
+            x, y = 10 + n * (side + 40), 34 + c * high
+            draw.text((x, y - 26), f"{name}, {color}", color, font_size=18)
+            for u in range(K):
+                for v in range(K):
+                    shade = 255 - round(100 * (numbers[c, u, v].abs() / numbers.abs().max()).item())
+                    draw.rectangle((x + 50 * v, y + 32 * u, x + 50 * v + 48, y + 32 * u + 30), (shade, shade, shade))
+                    draw.text((x + 50 * v + 24, y + 32 * u + 15), f"{numbers[c, u, v]:.2f}", "black", font_size=15, anchor="mm")
+        draw.text((x + side + 10, y + 16 * K), f"sum {products[c].sum():.3f}", color, font_size=18, anchor="lm")
+
+    y = 3 * high + 20
+    sums = " + ".join(f"({total:.3f})" for total in (*products.sum((1, 2)), bias[k]))
+    for line, text in enumerate((f"three sums and the bias: {sums} = {maps[k, i, j]:.3f}",
+                                 f"ReLU: max(0, {maps[k, i, j]:.3f}) = {maps[k, i, j].relu():.3f}",
+                                 f"in row {i}, column {j} of feature map {k}")):
+        draw.text((222, y + 30 + 40 * line), text, "black", font_size=18)
+    for x, picture, size in ((10, image, K), (sheet.width - 192, maps[k:k + 1].relu() / maps.max() * 2 - 1, 1)):
+        sheet.paste(data.imshow(picture, scale=6), (x, y))
+        draw.rectangle((x + 6 * j - 2, y + 6 * i - 2, x + 6 * (j + size) + 1, y + 6 * (i + size) + 1), outline="red", width=2)
+    data.save_png(sheet, path)
 
 
 def draw_feature_maps(net, image, path):

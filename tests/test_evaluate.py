@@ -2,16 +2,18 @@
 import math
 import os
 import pickle
+import re
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import pil_to_tensor
 
 import data
 import evaluate
+import lenet5
 import train
 from lenet5 import LeNet5, trace
 from test_lenet5 import Net
@@ -96,7 +98,7 @@ def test_the_script_prints_four_images_the_accuracy_each_class_and_the_matrix(ch
     outputs, labels = evaluate.predict(evaluate.load_checkpoint(checkpoint), loader(few[1]))
     predicted = outputs.argmax(1)
     assert f"accuracy on STRIPES (not CIFAR-10): {evaluate.accuracy(outputs, labels):.1f} %" in printed
-    for name in ("predictions.png", "mistakes.png", "filters.png", "feature_maps.png"):
+    for name in ("predictions.png", "mistakes.png", "filters.png", "convolution.png", "feature_maps.png"):
         assert name in printed and os.path.exists(name)
     lines = printed.splitlines()
     assert "  ground truth:     0 deg  18 deg  36 deg  54 deg" in lines
@@ -205,6 +207,36 @@ def test_filters_png_shows_the_weights_of_conv1():
         shown = picture[:, 24 + 12:7 * 24 - 24:24, 24 * (6 * k + 1) + 12:24 * (6 * k + 6):24]  # the middle of each square
         weight = net.conv1.weight[k].detach()
         assert torch.allclose(shown, weight / weight.abs().max(), atol=0.01)
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(3, 6, 5), nn.Conv2d(3, 2, 3, bias=False)], ids=["conv1", "another"])
+def test_convolution_png_shows_the_numbers_of_conv_by_hand(few, monkeypatch, conv):
+    texts, draw_text = [], ImageDraw.ImageDraw.text
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, *args, **flags:
+                        texts.append(text) or draw_text(self, at, text, *args, **flags))
+    image = few[1][0][0]
+    evaluate.draw_convolution(conv, image, "convolution.png")
+    weight = conv.weight.tolist()
+    bias = [0.0] * len(weight) if conv.bias is None else conv.bias.tolist()
+    maps = lenet5.conv_by_hand(image.tolist(), weight, bias)
+    value, k, i, j = max((value, k, i, j) for k, rows in enumerate(maps) for i, row in enumerate(rows) for j, value in enumerate(row))
+    assert texts[-1] == f"in row {i}, column {j} of feature map {k}"
+    assert texts[-2] == f"ReLU: max(0, {value:.3f}) = {lenet5.relu_by_hand(value):.3f}" and texts[-3].endswith(f" = {value:.3f}")
+    K, expected, sums = len(weight[0][0]), [], []
+    for c in range(3):
+        patch = [[image[c, i + u, j + v].item() for v in range(K)] for u in range(K)]
+        products = [[patch[u][v] * weight[k][c][u][v] for v in range(K)] for u in range(K)]
+        sums.append(sum(map(sum, products)))
+        for square in (patch, weight[k][c], products):
+            expected += [f"{number:.2f}" for row in square for number in row]
+    assert [text for text in texts if re.fullmatch(r"-?\d\.\d\d", text)] == expected
+    assert [text for text in texts if text.startswith("sum")] == [f"sum {number:.3f}" for number in sums]
+    assert " + ".join(f"({number:.3f})" for number in (*sums, bias[k])) in texts[-3] and sum(sums) + bias[k] == pytest.approx(value, abs=1e-4)
+    with Image.open("convolution.png") as sheet:  # the place is framed in the image, and the cell in the map
+        top, right = 3 * (32 * K + 40) + 20, sheet.width - 192
+        for left, size in ((10, K), (right, 1)):
+            for x, y in ((left + 6 * j - 1, top + 6 * i + 3), (left + 6 * (j + size), top + 6 * i + 3)):
+                assert sheet.getpixel((x, y)) == (255, 0, 0)
 
 
 def test_feature_maps_png_shows_every_map_on_the_way(few):

@@ -464,7 +464,7 @@ EDITS = {
     "padding": [("nn.Conv2d(3, 6, 5) ", "nn.Conv2d(3, 6, 5, padding=2) "), ("16 * 5 * 5, 120", "16 * 6 * 6, 120")],
     "small kernel": [("nn.Conv2d(6, 16, 5)", "nn.Conv2d(6, 16, 3)"), ("16 * 5 * 5, 120", "16 * 6 * 6, 120")],
     "layer more": [("self.fc3 = ", "self.fc4 = nn.Linear(10, 10)\n        self.fc3 = "), ("return self.fc3(x) ", "return self.fc4(F.relu(self.fc3(x))) ")],
-    "renamed": [("self.conv1", "self.first")], "no bias": [("nn.Linear(84, 10)", "nn.Linear(84, 10, bias=False)")],
+    "renamed": [("self.conv1", "self.first")], "no bias": [("nn.Conv2d(3, 6, 5) ", "nn.Conv2d(3, 6, 5, bias=False) ")],
     "smaller": [("5, 120)", "5, 40)"), ("120, 84", "40, 30"), ("84, 10", "30, 10")],
     "average": [("nn.MaxPool2d", "nn.AvgPool2d")]}
 
@@ -486,8 +486,9 @@ def test_after_each_edit_evaluate_py_draws_what_it_can(few, monkeypatch, capsys,
     monkeypatch.setattr(evaluate, "LeNet5", edited)
     evaluate.main(["--dataset", "stripes", "--checkpoint", "net.pth"])
     printed = capsys.readouterr().out
-    assert os.path.exists("feature_maps.png") and os.path.exists("filters.png") == (name != "renamed")
-    assert ("no layer conv1" in printed) == (name == "renamed")
+    assert os.path.exists("feature_maps.png")
+    assert os.path.exists("filters.png") == os.path.exists("convolution.png") == (name != "renamed")
+    assert ("this network has no conv1" in printed) == (name == "renamed")
 
 
 def test_the_tutorials_view_is_traced_as_flatten(images):
