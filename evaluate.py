@@ -1,4 +1,4 @@
-"""The test: images it has never seen (chapter 5 of the tutorial, "Prediction Test data set").
+"""The test: images that the network has never seen (chapter 5, "Prediction Test data set").
 
     python evaluate.py
 
@@ -9,13 +9,13 @@ loads what train.py saved and prints
     the first four
       ground truth:       cat    ship    ship   plane
       prediction:         cat    ship    ship    ship
-      its logit:         3.67    8.89    3.49    1.80
+      its logit:         3.30    7.06    4.18    4.26
 
-    accuracy on CIFAR-10: 61.8 % (guessing: 10 %)
+    accuracy on CIFAR-10: 61.2 % (guessing: 10 %)
 
     accuracy of each class
-        plane   63.0 %
-          car   72.3 %
+        plane   68.5 %
+          car   72.6 %
       ...
 
 and draws predictions.png, mistakes.png, filters.png, convolution.png and feature_maps.png. For
@@ -170,7 +170,7 @@ def classify(args):
     for path, image, row in zip(args.image, images, probabilities):
         said = [f"{classes[k]} {100 * row[k]:.1f} %" for k in row.argsort(descending=True)]
         print(f"  {path}:", ", ".join(said[:3]))
-        tiles.append((data.imshow(image), "gray", said))
+        tiles.append((data.imshow(image), "black", said))
     draw_sheet([("what the network saw, and its ten probabilities", tiles)], "images.png")
     print("images.png shows what the network saw, 32x32 pixels, and the ten probabilities")
 
@@ -270,7 +270,7 @@ def draw_sheet(groups, path):
     groups: [(heading, [(PIL image, colour of its frame, lines of text under it), ...]), ...].
     """
     rows = [(heading if k == 0 else "", tiles[k:k + 8]) for heading, tiles in groups for k in range(0, len(tiles), 8)]
-    sheet, y = Image.new("RGB", (1120, 400 * len(rows) + 8), "white"), 0
+    sheet, y, width = Image.new("RGB", (1120, 400 * len(rows) + 8), "white"), 0, 400
     draw = ImageDraw.Draw(sheet)
     for heading, tiles in rows:
         if heading:
@@ -282,8 +282,8 @@ def draw_sheet(groups, path):
             sheet.paste(image, (x + 6, y + 4))
             for n, line in enumerate(lines):
                 draw.text((x + 4, y + image.height + 8 + 18 * n), line, color if n == 0 else "black", font_size=15)
-        y += image.height + 12 + 18 * len(lines)
-    data.save_png(sheet.crop((0, 0, 1120, y + 8)), path)
+        y, width = y + image.height + 12 + 18 * len(lines), max(width, x + image.width + 12)
+    data.save_png(sheet.crop((0, 0, width, y + 8)), path)
 
 
 def draw_filters(net, path):

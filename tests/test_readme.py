@@ -133,7 +133,7 @@ def test_each_picture_is_shown_with_a_text_for_those_who_cannot_see_it():
     files = sorted(os.listdir(os.path.join(ROOT, ".images")))
     assert files == sorted(f"{name}.png" for name in IMAGES)
     assert all(len(text) > 30 for text in IMAGES.values())
-    assert sum(os.path.getsize(os.path.join(ROOT, ".images", file)) for file in files) < 500_000
+    assert sum(os.path.getsize(os.path.join(ROOT, ".images", file)) for file in files) < 800_000
 
 
 def test_the_pictures_have_the_size_that_todays_code_draws(few, images, monkeypatch):
@@ -160,8 +160,9 @@ def test_the_curve_in_the_readme_is_the_one_of_the_log_in_the_readme(tmp_path):
         for left in (56, 556):  # the two panels, without their letters
             box = (left, 76, left + 410, 374)
             difference = ImageChops.difference(drawn.convert("RGB").crop(box), shown.convert("RGB").crop(box))
-            # The log rounds to a tenth of a percent, a third of a pixel: edges may differ in shade, lines not in place.
-            assert max(high for _, high in difference.getextrema()) < 128
+            # The log rounds to a tenth of a percent, a third of a pixel: edges may differ in shade, lines not in place,
+            # which would make 255.
+            assert max(high for _, high in difference.getextrema()) < 160
 
 
 # ---- The ladder ------------------------------------------------------------------------------

@@ -182,6 +182,16 @@ def test_running_loss_is_the_mean_since_the_last_line(few, capsys):
     assert loss == pytest.approx(sum(losses) / 100, abs=1e-4) and percent == percent_right(net, few[0])
 
 
+def test_the_log_tells_speed_and_time_left(few, monkeypatch, capsys):
+    clock = iter(range(0, 1000, 10))  # ten seconds pass between two looks at it
+    monkeypatch.setattr(train.time, "perf_counter", lambda: next(clock))
+    net = LeNet5()
+    train.train(net, loader(few[0], 4), nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=0.1), epoch=1, epochs=3, every=50)
+    first, second = re.findall(r"\[2, +\d+\] loss: \S+ \| (\d+) images/s, (\d+) min (\d\d) s left", capsys.readouterr().out)
+    assert first == ("20", "0", "30")    # 200 of 400 images in 10 s; of two epochs of 100 mini-batches, 150 are left
+    assert second == ("20", "0", "20")   # 400 in 20 s; an epoch is left
+
+
 def test_the_mean_loss_counts_images_so_a_small_last_batch_counts_less(few):
     torch.manual_seed(0)
     net = LeNet5()
