@@ -1,5 +1,8 @@
 """The data: CIFAR-10 (chapter 2 of the tutorial, "Data Download").
 
+The tutorial is "Image classification-pytorch-cnn", in Korean. It retells pytorch.org's "Training a
+Classifier" (docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html).
+
     python data.py
 
 goes through the chapter with one mini-batch (the images of one training step; here four), and
@@ -50,7 +53,7 @@ CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship"
 # ("Efficient BackProp", 1998) advise that: with inputs of one sign only, they find, a layer learns
 # more slowly. (Not measured here.)
 transform = v2.Compose([
-    v2.ToImage(),                                    # a PIL image -> bytes (3, H, W)
+    v2.ToImage(),                                    # a PIL image -> a tensor of bytes (3, H, W)
     v2.ToDtype(torch.float32, scale=True),           # [0, 255] -> [0, 1]
     v2.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # (x - mean) / std: [0, 1] -> [-1, 1]
 ])
@@ -60,7 +63,7 @@ def load(train=True, dataset="auto", root="data"):
     """The training set (train=True) or the test set, with its .classes and its .name.
 
     dataset: "cifar10", which is downloaded into the folder root unless it is there; "stripes", a
-    stand-in that needs no download; "auto": CIFAR-10, or stripes if no address sends it.
+    stand-in that needs no download; "auto": CIFAR-10, or stripes if it can't be downloaded.
     In what it returns, [7] is one image, (3, 32, 32), float32 in [-1, 1], and its label, 0 to 9;
     [:4] is the first four images, (4, 3, 32, 32), and their labels, (4,), int64.
     Raises UserError if dataset is none of the three or can't be had.
@@ -113,9 +116,10 @@ def run(args):
     print("  transformed:", [round(value, 3) for value in pixel.tolist()])
     print("  as stored:  ", [round(value) for value in ((pixel / 2 + 0.5) * 255).tolist()])
 
-    # shuffle=True: a new order in each epoch. In a fixed order the same images would always share
-    # a mini-batch; and were they sorted by class, each stretch would drag the weights towards its
-    # own class. The order of the test set changes no result.
+    # shuffle=True: a new order in each epoch (one pass over the training set). In a fixed order
+    # the same images would always share a mini-batch; and were they sorted by class, the network
+    # would see one class for a long time, and forget the others. The order of the test set
+    # changes nothing.
     torch.manual_seed(0)  # the same four images each time
     trainloader = DataLoader(trainset, batch_size=4, shuffle=True)
     testloader = DataLoader(testset, batch_size=4, shuffle=False)

@@ -18,8 +18,8 @@ loads what train.py saved and prints
           car   72.6 %
       ...
 
-and draws predictions.png, mistakes.png, filters.png, convolution.png and feature_maps.png. For
-photos of your own:
+then which classes it takes for which (the confusion matrix), and draws predictions.png,
+mistakes.png, feature_maps.png, filters.png and convolution.png. For photos of your own:
 
     python evaluate.py --image cat.jpg
 """
@@ -48,7 +48,7 @@ def load_checkpoint(path, device="cpu"):
 def predict(net, testloader, device="cpu"):
     """Inference: the logits (N, 10) of net for all images of the loader, and their labels (N,)."""
     all_outputs, all_labels = [], []
-    net.eval()  # switches dropout off, which only training wants; LeNet-5 has none, yours may
+    net.eval()  # dropout off, BatchNorm as it is; LeNet-5 has neither, yours may
     # Training needs every layer's output again on the way back, so PyTorch keeps them all;
     # no_grad says that there will be no way back, which saves that memory and some time.
     with torch.no_grad():
@@ -85,8 +85,8 @@ def run(args):
 
     print("\naccuracy of each class")
     for k in range(len(classes)):
-        images = labels == k  # True for the images of class k
-        print(f"  {classes[k]:>7}  {accuracy(outputs[images], labels[images]):5.1f} %")
+        of_class = labels == k  # True for the images of class k
+        print(f"  {classes[k]:>7}  {accuracy(outputs[of_class], labels[of_class]):5.1f} %")
 
     look_closer(net, testset, outputs, args.device)
 
@@ -95,7 +95,7 @@ def run(args):
 
 
 def look_closer(net, testset, outputs, device):
-    """What the network takes for what, in numbers, and in four drawings."""
+    """What the network takes for what, in numbers and in drawings."""
     classes, (images, labels) = testset.classes, testset[:]
     matrix = confusion_matrix(outputs, labels)
     print("\nconfusion matrix: a row for what the images are, a column for what the network says")
@@ -258,7 +258,7 @@ def tile(dataset, outputs, k):
 
 
 def surest_mistakes(outputs, labels, a, b, n=8):
-    """Where the n images of classes a and b are that were most surely taken for the other one."""
+    """The places of the n images of classes a and b most surely taken for the other one."""
     probabilities, predicted = torch.max(F.softmax(outputs, 1), 1)
     wrong = ((labels == a) & (predicted == b)) | ((labels == b) & (predicted == a))
     return sorted(wrong.nonzero().flatten().tolist(), key=lambda k: -probabilities[k])[:n]
@@ -300,9 +300,9 @@ def draw_filters(net, path):
 def draw_convolution(conv, image, path):
     """One step of a convolution with all its numbers, at the place where its answer is the greatest.
 
-    conv: conv1, or another nn.Conv2d for images; image: (3, 32, 32), in [-1, 1]. For each colour, the
-    patch of the image is multiplied by the kernel, number by number. The sum of all products and the
-    bias is one value of the feature map, and ReLU follows: relu(conv_by_hand(...)) there.
+    conv: conv1, or another nn.Conv2d for images; image: (3, 32, 32), in [-1, 1]. For each colour,
+    the patch of the image is multiplied by the kernel, number by number. The sum of all products
+    and the bias is one value of the feature map, and ReLU follows: relu(conv_by_hand(...)) there.
     """
     image, weight = image.cpu(), conv.weight.detach().cpu()
     bias = torch.zeros(len(weight)) if conv.bias is None else conv.bias.detach().cpu()

@@ -2,8 +2,8 @@
 
     python lenet5.py
 
-sends one image through the network and prints what each layer makes of it, then the outputs
-of the same network written as plain Python loops beside PyTorch's:
+sends an image (noise will do) through the network and prints what each layer makes of it, as below;
+then the same network as plain Python loops beside PyTorch's: outputs, loss, gradients and one step.
 
     layer    size                 output shape     receptive field  parameters  multiply-adds
     input                         (1, 3, 32, 32)               1x1           0              0
@@ -44,27 +44,27 @@ from torch.overrides import TorchFunctionMode
 class LeNet5(nn.Module):
     """The tutorial's network: two convolutions find patterns, three linear layers combine them.
 
-    net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; outputs: (N,
-    10), the logits: one score for each class, any real number, of which the highest is the
+    net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; it returns the
+    logits, (N, 10): one score for each class, any real number, of which the highest is the
     prediction. Raises ValueError for images of any other shape.
     """
 
     def __init__(self):
         super().__init__()  # nn.Module must be ready before it can take in layers
-        # A layer set on self is registered: parameters() and state_dict() find it, under this
-        # name. A convolution slides its kernels over the image, pixel by pixel (stride 1), and
-        # only where they fit in whole (no padding). Each kernel fills one feature map: how well
-        # it matches, at each place. What a layer learns: output channels * (weights that each has
-        # + 1 bias).
+        # A layer set on self is registered: parameters() and state_dict() find it, by its name.
+        # A convolution slides its kernels (filters) over the image, pixel by pixel (stride 1), and
+        # only where they fit in whole (no padding). Each kernel fills one feature map: how well it
+        # matches, at each place.
+        # What a layer learns: output channels * (weights that each has + 1 bias).
         self.conv1 = nn.Conv2d(3, 6, 5)        # 6 kernels of 3x5x5      6 * (75 + 1)   =    456
         self.pool = nn.MaxPool2d(2, 2)         # max pooling: the largest of 2x2, stride 2, no weights
         self.conv2 = nn.Conv2d(6, 16, 5)       # 16 kernels of 6x5x5     16 * (150 + 1) =  2,416
-        self.fc1 = nn.Linear(16 * 5 * 5, 120)  # fully connected: 400 -> 120 120 * (400 + 1) = 48,120
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)  # fully connected        120 * (400 + 1) = 48,120
         self.fc2 = nn.Linear(120, 84)          #                         84 * (120 + 1) = 10,164
         self.fc3 = nn.Linear(84, 10)           # ten classes, ten logits 10 * (84 + 1)  =    850
 
     def forward(self, x):
-        # The tutorial flattens with x.view(-1, 16 * 5 * 5), and -1 means "however many rows it
+        # Older tutorials flatten with x.view(-1, 16 * 5 * 5), and -1 means "however many rows it
         # takes": four images of 52x52 would leave as sixteen rows, sixteen answers, and no error.
         # So we look at the shape first, and below we flatten each image by itself.
         if x.shape[1:] != (3, 32, 32):
@@ -475,10 +475,10 @@ def compare(net, images, labels):
     for name, weight in weights.items():
         step_by_hand(weight, gradients[name], zeros_like(weight), lr=0.001, momentum=0.9)
     parameters = list(net.parameters())
-    slopes = largest_difference(gradients.values(), [parameter.grad for parameter in parameters])
+    apart = largest_difference(gradients.values(), [parameter.grad for parameter in parameters])
     print(f"\nthe way back, if it is of class {labels.item()}")
     print(f"  loss: PyTorch {loss.item():.5f}, by hand {loss_by_hand:.5f}")
-    print(f"  largest difference of all {sum(p.numel() for p in parameters):,} gradients: {slopes:.0e}, "
+    print(f"  largest difference of all {sum(p.numel() for p in parameters):,} gradients: {apart:.0e}, "
           f"of the weights after one step: {largest_difference(weights.values(), parameters):.0e}")
 
 

@@ -2,8 +2,8 @@
 
     python train.py
 
-trains as the tutorial does (mini-batches of 4; its lost pictures filled in from pytorch.org's: SGD
-with learning rate 0.001 and momentum 0.9; eight epochs are ours), and prints
+trains as the tutorial does (mini-batches of 4, SGD with learning rate 0.001 and momentum 0.9; eight
+epochs are our choice), and prints
 
     CIFAR-10: 50,000 training images, 8 epochs, mini-batches of 4, seed 0, on cpu
     [1,  2000] loss: 2.213 | 2,545 images/s, 2 min 34 s left
@@ -36,9 +36,10 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
           augment=None, scheduler=None):
     """One epoch: learn from every training image once. Returns mean loss and accuracy (percent).
 
-    trainloader: any DataLoader of (images, labels). epoch, from 0, of epochs: where in the run
-    this is, for the log; every: the mini-batches between two lines of it. augment: a function
-    that changes the images, such as data.augment.
+    Both are counted on the way, each mini-batch just before its step, so they lag behind the
+    network. trainloader: any DataLoader of (images, labels). epoch, from 0, of epochs: where in
+    the run this is, for the log; every: the mini-batches between two lines of it. augment: a
+    function that changes the images, such as data.augment.
     """
     net.train()
     start = time.perf_counter()
@@ -56,13 +57,13 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
 
         outputs = net(inputs)              # forward: (N, 3, 32, 32) -> (N, 10)
         loss = criterion(outputs, labels)  # one number: how far the outputs are from the labels
-        loss.backward()                    # of each of 62,006 parameters: how the loss grows with it
+        loss.backward()                    # for each of 62,006 parameters: the slope of the loss
         optimizer.step()                   # each parameter takes a small step the other way
 
         if scheduler:
             scheduler.step()               # the learning rate of the next step
 
-        value = loss.item()  # the plain number; a sum of tensors would keep every graph in memory
+        value = loss.item()  # the plain number; a tensor would keep all of its forward pass in memory
         running_loss += value
         total_loss += value * len(labels)
         _, predicted = torch.max(outputs, 1)  # the class with the greatest logit
@@ -94,18 +95,11 @@ def fit(args, seed, path, trainloader, testloader):
 
     # Stochastic gradient descent (SGD) goes down the slope of the loss; stochastic, since each
     # mini-batch shows only a sample of that slope. The learning rate is how far a step goes: too
-    # small takes very long, too large jumps across the valley. Momentum keeps 0.9 of the last
-    # step, so that steps that agree add up, to ten times one step, and steps that contradict each
-    # other cancel. Weight decay (L2 regularisation), off here, also pulls each weight towards
-    # zero in each step.
-    optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum,
-                                weight_decay=args.weight_decay, nesterov=args.nesterov)
-    if args.optimizer == "muon":
-        optimizer = Muon(net.parameters(), args.lr, args.momentum, args.weight_decay)
-    scheduler = None
-    if args.schedule == "linear":
-        steps = args.epochs * len(trainloader)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: linear_factor(step, steps, args.warmup))
+    # small takes very long, too large jumps across the valley. Momentum keeps 0.9 of the last step,
+    # so that steps that agree add up, to ten times one step, and steps that contradict each other
+    # cancel.
+    optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum)
+    optimizer, scheduler = other_steps(args, net, optimizer, args.epochs * len(trainloader))
 
     name, n = trainloader.dataset.name, len(trainloader.dataset)
     kind = "validation" if args.validation else "test"
@@ -154,6 +148,21 @@ def run(args):
 
 
 # ==== Beyond the tutorial =========================================================================
+
+
+def other_steps(args, net, optimizer, steps):
+    """What the flags change that the tutorial has not. Returns (optimizer, scheduler or None).
+
+    Nesterov's momentum takes the slope as if momentum had moved on already. Weight decay (L2
+    regularisation) also pulls each weight towards zero in each step.
+    """
+    if args.optimizer == "muon":
+        optimizer = Muon(net.parameters(), args.lr, args.momentum)
+    optimizer.param_groups[0].update(nesterov=args.nesterov, weight_decay=args.weight_decay)
+    if args.schedule == "constant":
+        return optimizer, None
+    factor = lambda step: linear_factor(step, steps, args.warmup)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 class Muon(torch.optim.Optimizer):
@@ -270,7 +279,7 @@ def print_summary(args, name, paths, results):
     else:
         command = ["python", "evaluate.py"]
         command += ["--checkpoint", paths[0]] if args.checkpoint or args.runs > 1 else []
-        command += ["--dataset", "stripes"] if name != "CIFAR-10" else []
+        command += ["--dataset", "stripes"] if name != data.CIFAR else []
         command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
         print("Next:", subprocess.list2cmdline(command))  # with quotes for any shell
     if min(accuracies) < 15 or max(losses) > 2 * math.log(10):  # guessing, or twice its loss
@@ -283,14 +292,14 @@ def number(kind, low, high):
     def parse(text):
         value = kind(text)
         if not low <= value < high:
-            raise argparse.ArgumentTypeError(f"must be from {low:g} on and below {high:,}, not {text}")
+            raise argparse.ArgumentTypeError(f"must be at least {low:g} and below {high:,}, not {text}")
         return value
     parse.__name__ = kind.__name__  # argparse shows it: "invalid int value: 'four'"
     return parse
 
 
 def main(argv=()):
-    parser = argparse.ArgumentParser(prog="train.py", description="Train LeNet-5; the defaults are the tutorial's.",
+    parser = argparse.ArgumentParser(prog="train.py", description="Train LeNet-5 as the tutorial does.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--epochs", type=number(int, 1, 100_000), default=8, help="passes over the training set")
