@@ -246,13 +246,6 @@ def print_trace(rows):
 # dweight, as PyTorch adds it to .grad.
 
 
-def zeros(*shape):
-    """Nested lists of 0.0: zeros(2, 3) is [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]."""
-    if not shape:
-        return 0.0
-    return [zeros(*shape[1:]) for _ in range(shape[0])]
-
-
 def zeros_like(x):
     """Nested lists of 0.0 in the shape of x."""
     return [zeros_like(part) for part in x] if isinstance(x, list) else 0.0
@@ -266,7 +259,7 @@ def conv_by_hand(x, weight, bias):
     """
     outputs, channels, K = len(weight), len(x), len(weight[0][0])
     rows, columns = len(x[0]) - K + 1, len(x[0][0]) - K + 1
-    y = zeros(outputs, rows, columns)
+    y = [[[0.0] * columns for _ in range(rows)] for _ in range(outputs)]
     for o in range(outputs):                # each kernel fills a feature map of its own,
         for i in range(rows):               # at every place
             for j in range(columns):        # where it fits into the image:
@@ -321,7 +314,7 @@ def argmax(x, c, i, j):
 
 def pool_by_hand(x):
     """y[c][i][j] = the largest of the 2x2 square at (2i, 2j). (C, H, W) -> (C, H // 2, W // 2)"""
-    y = zeros(len(x), len(x[0]) // 2, len(x[0][0]) // 2)
+    y = [[[0.0] * (len(channel[0]) // 2) for _ in range(len(channel) // 2)] for channel in x]
     for c in range(len(y)):
         for i in range(len(y[c])):
             for j in range(len(y[c][i])):
@@ -354,9 +347,8 @@ def flatten_backward(x, dy):
 
 def linear_by_hand(x, weight, bias):
     """y[o] = bias[o] + sum over i of weight[o][i] * x[i]"""
-    y = zeros(len(weight))
+    y = list(bias)
     for o in range(len(weight)):
-        y[o] = bias[o]
         for i in range(len(x)):
             y[o] += weight[o][i] * x[i]
     return y
