@@ -262,7 +262,8 @@ def download(root, or_stripes):
         with tempfile.TemporaryDirectory(prefix="unfinished_download_", dir=root) as own:
             if not check_integrity(archive, CIFAR10.tgz_md5) and not download_archive(own, archive):
                 what = f"{damaged[0]} is missing or damaged" if damaged else f"CIFAR-10 is not in {root}"
-                what += ", and no address sends it. Try again later, or use --dataset stripes."
+                what += (f", and no address sends it. Try again later, put {CIFAR10.filename} into {root} "
+                         "by hand, or use --dataset stripes.")
                 if damaged or not or_stripes:
                     raise UserError(what)
                 print(what)
@@ -329,8 +330,7 @@ def save_png(image, path):
 
 def add_arguments(parser):
     """The flags that data.py, train.py and evaluate.py share."""
-    parser.add_argument("--dataset", choices=DATASETS, default="auto", help="stripes is the stand-in that data.py "
-                        "draws; auto: cifar10 if it can be had, or else stripes")
+    parser.add_argument("--dataset", choices=DATASETS, default="auto", help="auto: cifar10 if it can be had, or stripes")
     parser.add_argument("--data-dir", default="data", help="folder of the CIFAR-10 files")
 
 

@@ -312,12 +312,10 @@ def main(argv=()):
     add("--schedule", choices=("constant", "linear"), default="constant", help="linear: it falls to 0")
     add("--warmup", type=number(float, 0, 1), default=0.0, help="share of the run in which it rises")
     add("--augment", action="store_true", help="flip and shift images at random (not stripes)")
-    add("--validation", type=number(int, 0, 100_000), default=0, metavar="N",
-        help="set N training images aside, and measure on them instead of on the test set")
+    add("--validation", type=number(int, 0, 100_000), default=0, metavar="N", help="test on N training images instead")
     add("--seed", type=number(int, 0, 2**32), default=0, help="starts all random numbers")
     add("--runs", type=number(int, 1, 1000), default=1, help="train with SEED, SEED + 1, ...")
-    add("--checkpoint", help="file for the network; if not given, cifar_net.pth or stripes_net.pth, "
-        "after --validation with validation_ before it")
+    add("--checkpoint", help="file for the network; if not given, [validation_]cifar_net.pth or stripes_net.pth")
     add("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
     data.add_arguments(parser)
     args = parser.parse_args(argv)
