@@ -253,10 +253,10 @@ def download(root, or_stripes):
     files = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
     md5s = {os.path.join(folder, name): md5 for name, md5 in files if os.path.isdir(folder)}
     md5s |= {archive: CIFAR10.tgz_md5} if os.path.exists(archive) else {}
-    damaged = [path for path, md5 in md5s.items() if not check_integrity(path, md5)]
-    for path in damaged:
-        print(f"{path} is missing or damaged: its MD5 is not the official one.")
     try:
+        damaged = [path for path, md5 in md5s.items() if not check_integrity(path, md5)]
+        for path in damaged:
+            print(f"{path} is missing or damaged: its MD5 is not the official one.")
         os.makedirs(root, exist_ok=True)
         # A folder of its own for each process: none ever sees another's half-written files.
         with tempfile.TemporaryDirectory(prefix="unfinished_download_", dir=root) as own:
@@ -274,7 +274,7 @@ def download(root, or_stripes):
             for file in os.scandir(os.path.join(own, CIFAR10.base_folder)):
                 os.replace(file.path, os.path.join(folder, file.name))
     except OSError as error:
-        raise UserError(f"The data folder {root} can't be written: {error.strerror}. Name another with --data-dir.")
+        raise UserError(f"The data folder {root} can't be used: {error.strerror}. Name another with --data-dir.")
     return True
 
 
@@ -297,6 +297,12 @@ def download_archive(own, archive):
 
 
 # ---- Writing files, and the command line ----
+
+
+def refuse_device(path):
+    """Raise UserError if path is there and is no file: reading a device may never end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path} is a folder or a device, not a file. Name a file.")
 
 
 def write_whole(path, content, trial=False):
@@ -352,7 +358,7 @@ def script(main, stopped=""):
     except UserError as error:
         sys.exit(f"{os.path.basename(sys.argv[0])}: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"\nStopped by Ctrl-C. {stopped}")
+        sys.exit(f"\nStopped by Ctrl-C. {stopped}".rstrip())
     except BrokenPipeError:  # in `python train.py | head`, head has seen enough and is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -180,14 +180,14 @@ def read_image(path):
 
     Raises UserError if path holds no image, a damaged one, or one of more pixels than Pillow takes.
     """
+    data.refuse_device(path)
     try:
         with Image.open(path, formats=FORMATS) as image:  # of an animation, the first frame
-            image.load()
+            image = ImageOps.exif_transpose(image)        # cameras note which side is up
     except Exception as error:
         raise data.UserError(f"{path} can't be read as an image of {', '.join(FORMATS)} "
                              f"({type(error).__name__}: {error}).")
-    image = ImageOps.exif_transpose(image)  # cameras store a portrait on its side, and note so
-    if image.mode.startswith("I"):          # grey values of 16 bits, 0 to 65535
+    if image.mode.startswith("I"):  # grey values of 16 bits, 0 to 65535
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if "A" in image.getbands() or "transparency" in image.info:  # what is clear becomes white
         image = image.convert("RGBA")
@@ -320,7 +320,7 @@ def draw_convolution(conv, image, path):
             draw.text((x, y - 26), f"{name}, {color}", color, font_size=18)
             for u in range(K):
                 for v in range(K):
-                    shade = 255 - round(100 * (numbers[c, u, v].abs() / numbers.abs().max()).item())
+                    shade = 255 - round(100 * (numbers[c, u, v].abs() / numbers.abs().max().clamp(min=1e-9)).item())
                     draw.rectangle((x + 50 * v, y + 32 * u, x + 50 * v + 48, y + 32 * u + 30), (shade, shade, shade))
                     draw.text((x + 50 * v + 24, y + 32 * u + 15), f"{numbers[c, u, v]:.2f}", "black", font_size=15, anchor="mm")
         draw.text((x + side + 10, y + 16 * K), f"sum {products[c].sum():.3f}", color, font_size=18, anchor="lm")
@@ -331,7 +331,7 @@ def draw_convolution(conv, image, path):
                                  f"ReLU: max(0, {maps[k, i, j]:.3f}) = {maps[k, i, j].relu():.3f}",
                                  f"in row {i}, column {j} of feature map {k}")):
         draw.text((222, y + 30 + 40 * line), text, "black", font_size=18)
-    for x, picture, size in ((10, image, K), (sheet.width - 192, maps[k:k + 1].relu() / maps.max() * 2 - 1, 1)):
+    for x, picture, size in ((10, image, K), (sheet.width - 192, maps[k:k + 1].relu() / maps.max().clamp(min=1e-9) * 2 - 1, 1)):
         sheet.paste(data.imshow(picture, scale=6), (x, y))
         draw.rectangle((x + 6 * j - 2, y + 6 * i - 2, x + 6 * (j + size) + 1, y + 6 * (i + size) + 1), outline="red", width=2)
     data.save_png(sheet, path)
@@ -371,6 +371,7 @@ def read_checkpoint(path):
     a file can get round that and run code all the same (CVE-2025-32434), up to 2.9 it can damage
     memory and perhaps run code (CVE-2026-24747): there, open no file that you do not trust.
     """
+    data.refuse_device(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -382,7 +383,7 @@ def read_checkpoint(path):
     unwrapped = f"torch.load({path!r}, weights_only=True)"
     for key, value in state.items() if isinstance(state, dict) else ():
         prefix = str(key).removesuffix("conv1.weight")
-        if isinstance(value, dict):          # {"net": net.state_dict(), "epoch": 3}
+        if isinstance(value, dict) and "conv1.weight" in str(list(value)):  # {"net": net.state_dict(), "epoch": 3}
             unwrapped += f"[{key!r}]"
         elif prefix.endswith("."):           # {"module.conv1.weight": tensor, ...}
             unwrapped = f"{{name.removeprefix({prefix!r}): value for name, value in {unwrapped}.items()}}"
@@ -395,6 +396,8 @@ def read_checkpoint(path):
     except (RuntimeError, TypeError, AttributeError) as error:
         difference = str(error).splitlines()[-1].strip()
         raise data.UserError(f"{path} holds another network than this LeNet5 ({difference}).")
+    if not all(parameter.isfinite().all() for parameter in net.parameters()):
+        raise data.UserError(f"{path} holds numbers that are not finite: its training went wrong.")
     return state
 
 

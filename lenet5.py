@@ -87,7 +87,8 @@ Row = namedtuple("Row", "name size shape receptive_field parameters multiply_add
 
 NAMES = {"max_pool2d": "pool", "avg_pool2d": "avg_pool", "view": "flatten", "reshape": "flatten"}
 ARGUMENTS = {"linear": "input weight bias", "conv2d": "input weight bias stride padding dilation groups",
-             "avg_pool2d": "input kernel stride padding", "max_pool2d": "input kernel stride padding dilation"}
+             "max_pool2d": "input kernel_size stride padding dilation", "avg_pool2d": "input kernel_size stride padding",
+             "batch_norm": "input running_mean running_var weight bias training"}
 # Functions that take value by value: the receptive field stays as it is, and there is nothing to
 # multiply and add.
 BY_VALUE = "relu leaky_relu elu gelu silu tanh sigmoid softplus hardtanh dropout batch_norm add iadd sub mul div".split()
@@ -104,8 +105,8 @@ class Recorder(TorchFunctionMode):
         name = function.__name__.strip("_")
         given = {**dict(zip(ARGUMENTS.get(name, "input").split(), args)), **(kwargs or {})}
         tensors = [value for value in (*args, *given.values()) if isinstance(value, torch.Tensor)]
-        self.calls.append([name, given, tensors, None])
-        y = self.calls[-1][-1] = function(*args, **(kwargs or {}))  # if it fails, the None stays
+        self.calls.append([name, given, tensors, ...])
+        y = self.calls[-1][-1] = function(*args, **(kwargs or {}))  # if it fails, the ... stays
         return y
 
 
@@ -127,19 +128,19 @@ def trace(net, images):
     if any(isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod") for module in training):
         raise ValueError("trace() can't look into a scripted or compiled network: give it the one from before.")
     net.eval()
+    recorder = Recorder()
     try:
-        with torch.no_grad(), Recorder() as recorder:
+        with torch.no_grad(), recorder:
             net(images)
-    except RuntimeError:
-        rows = read(net, images, recorder.calls)
-        rows.total = None
-        print_trace(rows)
-        print(what_does_not_fit(net, rows, *recorder.calls[-1]), flush=True)
-        raise
     finally:
         for module, mode in training.items():
             module.training = mode
-    return read(net, images, recorder.calls)
+        rows = read(net, images, recorder.calls)
+        if recorder.calls and recorder.calls[-1][-1] is ...:
+            rows.total = None
+            print_trace(rows)
+            print(what_does_not_fit(net, rows, *recorder.calls[-1][:-1]), flush=True)
+    return rows
 
 
 def read(net, images, calls):
@@ -149,11 +150,13 @@ def read(net, images, calls):
     field = jump = 1  # jump: from one receptive field to the next, in pixels of the input
     for function, given, tensors, y in calls:
         if not isinstance(y, torch.Tensor) or y.ndim < 2:
+            field = None if function == "setitem" else field
             continue
         learned = {tensor for tensor in tensors if isinstance(tensor, nn.Parameter)}
-        inputs = {tensor for tensor in tensors if tensor.ndim > 1} - learned
+        inputs = set(tensors) - learned - set(net.buffers())
         size, kernel, stride = arithmetic(function, given, y)
-        if inputs != {rows[-1].output} or not field or y.ndim != 4 or not (kernel or function in BY_VALUE):
+        by_value = function in BY_VALUE and not given.get("training")
+        if inputs != {rows[-1].output} or not field or y.ndim != 4 or not (kernel or by_value):
             field = None                  # no map, no layers in a row, or a call not known
         elif kernel:
             field += (kernel - 1) * jump  # from the first pixel under the kernel to the last
@@ -167,7 +170,8 @@ def read(net, images, calls):
         parameters = sum(parameter.numel() for parameter in learned - counted)  # once, where used first
         counted |= learned
         name = layer_name(net, tensors) or NAMES.get(function, function)
-        rows.append(Row(name, size, tuple(y.shape), field, parameters, work, y))
+        across = field and min(field, images.shape[-1])
+        rows.append(Row(name, size, tuple(y.shape), across, parameters, work, y))
     return rows
 
 
@@ -177,20 +181,22 @@ def layer_name(net, tensors):
     return next((owners.get(tensor, "not registered") for tensor in tensors if isinstance(tensor, nn.Parameter)), None)
 
 
+def side(n):
+    """The side of a square: 5 for 5 and for (5, 5), None for (1, 5) or for "same"."""
+    return n if isinstance(n, int) else n[0] if len(set(n)) == 1 else None
+
+
 def arithmetic(function, given, y):
     """Returns (size, kernel, stride): how y got its size, as text, and the window that slid, or None."""
-    def side(n):  # of a square: 5 for 5 and for (5, 5), None for (1, 5)
-        return n if isinstance(n, int) else n[0] if len(set(n)) == 1 else None
-
     x = given.get("input")
     if function == "linear":
         return f"{x.shape[-1]} -> {y.shape[-1]}", None, None
-    if function in ("flatten", "view", "reshape") and y.ndim == 2 and len(x) == len(y):
+    if NAMES.get(function, function) == "flatten" and y.ndim == 2 and len(x) == len(y) and x.numel() == y.numel():
         return " * ".join(str(n) for n in x.shape[1:]) + f" = {y.shape[1]}", None, None
-    if function not in ARGUMENTS:
+    if not function.endswith("2d") or function not in ARGUMENTS:
         return "max(0, x)" if function == "relu" else "", None, None
     pool = function != "conv2d"
-    kernel = side(given["kernel"] if pool else given["weight"].shape[2:])
+    kernel = side(given["kernel_size"] if pool else given["weight"].shape[2:])
     stride, padding = side(given.get("stride") or (kernel if pool else 1)), side(given.get("padding", 0))
     before, after = side(x.shape[2:]), side(y.shape[2:])
     if None in (kernel, stride, padding, before, after) or side(given.get("dilation", 1)) != 1:
@@ -203,20 +209,28 @@ def arithmetic(function, given, y):
     return size if places == after else f"{before} -> {after}", kernel, stride
 
 
-def what_does_not_fit(net, rows, function, given, tensors, y):
-    """Of a call that failed: which layer expects how many numbers, gets how many; what to write."""
+def what_does_not_fit(net, rows, function, given, tensors):
+    """Of a call that failed: which layer expects how many numbers, gets how many; what to write.
+
+    Returns "" if that is not why it failed.
+    """
     x, weight, name = given.get("input"), given.get("weight"), layer_name(net, tensors) or function
+    if not isinstance(x, torch.Tensor) or x.ndim not in (2, 4) or len(x) != len(rows[0].output):
+        return ""
     numbers = " * ".join(str(n) for n in x.shape[1:])
-    if function in ("linear", "view", "reshape") and x.ndim > 2:
-        return f"{name} does not fit {numbers} numbers for each image: write x = torch.flatten(x, 1)"
-    if function == "linear":
-        wanted = rows[-1].size.partition(" =")[0] if rows[-1].name == "flatten" else x.shape[1]
+    if x.ndim == 4 and function in ("linear", "view", "reshape"):
+        return f"{name} gets {numbers} numbers for each image: write x = torch.flatten(x, 1)"
+    if x.ndim == 2 and function == "linear" and x.shape[1] != weight.shape[1]:
+        wanted = rows[-1].size.partition(" =")[0] if rows[-1].size.endswith(f"= {x.shape[1]}") else numbers
         return (f"{name} expects {weight.shape[1]} numbers for each image and gets {x.shape[1]}: "
                 f"make it nn.Linear({wanted}, {len(weight)})")
-    if function == "conv2d" and x.shape[1] != weight.shape[1]:
+    if x.ndim == 4 and function == "conv2d" and given.get("groups", 1) == 1 and x.shape[1] != weight.shape[1]:
         return (f"{name} expects {weight.shape[1]} channels and gets {x.shape[1]}: "
                 f"make it nn.Conv2d({x.shape[1]}, {len(weight)}, {weight.shape[2]})")
-    return f"{name}: its kernel is larger than its maps, {numbers}. Take a smaller one" * (function in ARGUMENTS)
+    kernel, padding = side(given.get("kernel_size", getattr(weight, "shape", [0])[2:])), side(given.get("padding", 0))
+    if x.ndim == 4 and kernel and min(x.shape[2:]) + 2 * (padding or 0) < kernel:
+        return f"{name}: its kernel is larger than its maps, {numbers}. Take a smaller one"
+    return ""
 
 
 def print_trace(rows):

@@ -18,6 +18,7 @@ epochs are our choice), and prints
 import argparse
 import io
 import math
+import os
 import statistics
 import subprocess
 import time
@@ -242,6 +243,8 @@ def checkpoint_path(args, name, seed):
     path = args.checkpoint or ("validation_" if args.validation else "") + PATHS[name]
     if args.runs > 1:
         path = f"{path.removesuffix('.pth')}_seed{seed}.pth"
+    if args.checkpoint and args.dataset == "auto" and name == data.STRIPES and os.path.exists(path):
+        raise data.UserError(f"{path} may be of CIFAR-10, and this is {name}: name another, or add --dataset stripes.")
     data.write_whole(path, b"", trial=True)
     data.write_whole(curve_path(path), b"", trial=True)
     return path
@@ -327,4 +330,4 @@ def main(argv=()):
 
 
 if __name__ == "__main__":
-    data.script(main, stopped="The checkpoint keeps the last epoch that was finished.")
+    data.script(main, stopped="The checkpoint keeps the last finished epoch, if any.")

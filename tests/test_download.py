@@ -256,6 +256,19 @@ def test_a_file_that_may_not_be_read_is_named(server, monkeypatch):
         data.load()
 
 
+def test_a_file_that_may_not_be_read_is_no_traceback_on_the_way_to_the_download_either(server, monkeypatch):
+    server.use("whole")
+    cifar10("data")
+    os.remove("data/cifar-10-batches-py/test_batch")
+
+    def denied(path, md5=None):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(data, "check_integrity", denied)
+    with pytest.raises(data.UserError, match="The data folder .*data can't be used: Permission denied"):
+        data.load()
+
+
 # ---- Damaged files -------------------------------------------------------------------------------
 
 def damage(path):
@@ -355,7 +368,7 @@ def test_a_full_disk_is_not_taken_for_a_dead_network(server, few, monkeypatch):
 
     server.use("whole")
     monkeypatch.setattr(data, "download_url", disk_full)
-    with pytest.raises(data.UserError, match="data can't be written: No space left on device"):
+    with pytest.raises(data.UserError, match="data can't be used: No space left on device"):
         data.main([])
     assert os.listdir("data") == []
 
@@ -363,5 +376,5 @@ def test_a_full_disk_is_not_taken_for_a_dead_network(server, few, monkeypatch):
 def test_a_data_folder_that_cannot_be_made_is_named(archive):
     with open("data", "w"):
         pass
-    with pytest.raises(data.UserError, match="The data folder .*data can't be written"):
+    with pytest.raises(data.UserError, match="The data folder .*data can't be used: File exists"):
         data.main([])

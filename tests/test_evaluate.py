@@ -423,11 +423,11 @@ def test_no_photo_ever_starts_a_program(few, checkpoint, monkeypatch):
 
 
 @pytest.mark.parametrize("name, cause", [
-    ("nowhere.png", "FileNotFoundError"), ("folder", "IsADirectoryError"), ("notes.png", "UnidentifiedImageError"),
+    ("nowhere.png", "FileNotFoundError"), ("odd_exif.png", "SyntaxError"), ("notes.png", "UnidentifiedImageError"),
     ("empty.jpg", "UnidentifiedImageError"), ("short.png", "OSError"), ("short.jpg", "OSError"),
     ("huge.png", "DecompressionBombError")])
 def test_what_is_no_photo_is_refused_with_a_sentence(few, checkpoint, monkeypatch, name, cause):
-    os.mkdir("folder")
+    photo().save("odd_exif.png", exif=b"Exif\0\0garbage")
     for path, content in (("notes.png", b"buy milk"), ("empty.jpg", b"")):
         with open(path, "wb") as file:
             file.write(content)
@@ -498,7 +498,30 @@ def test_a_missing_checkpoint(few):
 
 def test_a_folder(few):
     os.mkdir("folder.pth")
-    refused("folder.pth", "IsADirectoryError: [Errno 21] Is a directory")
+    refused("folder.pth", "is a folder or a device, not a file")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFO")
+@pytest.mark.parametrize("flags", [["--checkpoint", "fifo"], ["--image", "fifo"]])
+def test_a_device_is_refused_and_not_waited_for(few, flags):
+    os.mkfifo("fifo")
+    torch.save(LeNet5().state_dict(), "stripes_net.pth")
+    with pytest.raises(data.UserError, match="fifo is a folder or a device, not a file"):
+        evaluate.main(["--dataset", "stripes", *flags])
+
+
+def test_a_checkpoint_with_numbers_that_are_not_finite(few):
+    torch.save({**LeNet5().state_dict(), "fc3.bias": torch.full((10,), math.nan)}, "nan.pth")
+    refused("nan.pth", "numbers that are not finite")
+
+
+def test_a_network_whose_kernels_died_is_still_drawn(few):
+    net = LeNet5()
+    net.conv1.weight.data.zero_()
+    net.conv1.bias.data.fill_(-1)
+    torch.save(net.state_dict(), "stripes_net.pth")
+    evaluate.main(["--dataset", "stripes"])
+    assert os.path.exists("convolution.png")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"<html>404</html>", bytes(1000)])
@@ -526,7 +549,7 @@ def test_something_else_that_torch_saved(few, other):
 
 
 @pytest.mark.parametrize("wrap", [
-    lambda state: {"net": state, "acc": 0.93}, lambda state: {"epoch": 3, "model_state_dict": state, "optimizer": {"lr": 0.1}},
+    lambda state: {"optimizer": {"lr": 0.1}, "net": state, "acc": 0.93}, lambda state: {"epoch": 3, "model_state_dict": state, "optimizer": {"lr": 0.1}},
     lambda state: {f"module.{name}": value for name, value in state.items()},
     lambda state: {f"_orig_mod.{name}": value for name, value in state.items()}], ids=["net", "model", "module", "compiled"])
 def test_a_wrapped_checkpoint_is_recognised_and_the_line_that_is_said_unwraps_it(few, wrap):

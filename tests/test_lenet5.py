@@ -435,13 +435,83 @@ def test_the_sentence_about_a_linear_layer_is_one_that_helps(images):
 
 
 @pytest.mark.parametrize("old, new, sentence", [
-    ("x = torch.flatten(x, 1)  ", "x = x.view(-1, 16 * 5 * 6)  ", "view does not fit 16 * 5 * 5 numbers for each image: write x = torch.flatten(x, 1)"),
-    ("x = torch.flatten(x, 1)  ", "x = x  ", "fc1 does not fit 16 * 5 * 5 numbers for each image: write x = torch.flatten(x, 1)"),
-    ("return self.fc3(x) ", "raise RuntimeError(x) ", "")])
+    ("x = torch.flatten(x, 1)  ", "x = x.view(-1, 16 * 5 * 6)  ", "view gets 16 * 5 * 5 numbers for each image: write x = torch.flatten(x, 1)"),
+    ("x = torch.flatten(x, 1)  ", "x = x  ", "fc1 gets 16 * 5 * 5 numbers for each image: write x = torch.flatten(x, 1)")])
 def test_a_view_that_does_not_fit_and_a_flatten_that_is_missing(images, capsys, old, new, sentence):
     with pytest.raises(RuntimeError):
         trace(edit(("        " + old, "        " + new))["LeNet5"](), images[:1])
     assert capsys.readouterr().out.splitlines()[-1] == sentence
+
+
+class Calls(nn.Module):
+    """A network whose forward() is the function that it is given; its layers are a convolution and a linear layer."""
+
+    def __init__(self, function, conv=None):
+        super().__init__()
+        self.function, self.conv, self.fc = function, conv or nn.Conv2d(3, 6, 5), nn.Linear(3072, 10)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+@pytest.mark.parametrize("function", [
+    lambda net, x: net.conv(x.double()), lambda net, x: net.fc(x.flatten(1).double()), lambda net, x: F.conv2d(x, net.conv.weight, torch.zeros(7)),
+    lambda net, x: nn.Conv2d(4, 8, 3, groups=2)(net.conv(x)), lambda net, x: nn.Linear(2352, 10)(net.conv(x)[0].view(-1, 2353)),
+    lambda net, x: net.conv(x.flatten(1)), lambda net, x: net.conv(x[0, 0, 0]), lambda net, x: net.fc(x[0].flatten()[:5]),
+    lambda net, x: net.fc(x.flatten(1).view(2, 4, 1536)), lambda net, x: F.max_pool2d(x, 2, 2, padding=2), lambda net, x: torch.cat([net.conv(x), x], 1),
+    lambda net, x: torch.einsum("nc,cd->nd", x, x), lambda net, x: x.flatten(5), lambda net, x: nn.BatchNorm1d(3)(x)])
+def test_of_what_it_does_not_know_the_sentence_says_nothing(images, capsys, function):
+    with pytest.raises((RuntimeError, IndexError, ValueError)):
+        trace(Calls(function), images)
+    printed = capsys.readouterr().out
+    assert printed == "" or printed.endswith("\n\n") and printed.startswith("layer")
+
+
+def raises(net, x):
+    raise RuntimeError("the student's own")
+
+
+@pytest.mark.parametrize("function", [raises, lambda net, x: raises(net, net.conv(x)), lambda net, x: net.missing(x)])
+def test_an_error_of_the_students_own_is_not_explained(images, capsys, function):
+    with pytest.raises((RuntimeError, AttributeError), match="the student's own|missing"):
+        trace(Calls(function), images)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_kernel_fits_into_its_map_and_the_padding(images, capsys):
+    net = Calls(lambda net, x: nn.Conv2d(6, 6, 31)(net.conv(x)))
+    with pytest.raises(RuntimeError):
+        trace(net, images)
+    assert "its kernel is larger than its maps, 6 * 28 * 28" in capsys.readouterr().out
+    assert trace(Calls(lambda net, x: nn.Conv2d(6, 6, 31, padding=2)(net.conv(x))), images)[-1].shape == (4, 6, 2, 2)
+
+
+@pytest.mark.parametrize("function", [
+    lambda net, x: x - x.mean(), lambda net, x: x / x.norm(), lambda net, x: nn.BatchNorm2d(3, track_running_stats=False)(x),
+    lambda net, x: F.batch_norm(x, torch.zeros(3), torch.ones(3), training=True), lambda net, x: x.roll(1, 3), lambda net, x: x.softmax(3)])
+def test_a_value_that_depends_on_the_whole_map_has_no_receptive_field_stated(images, function):
+    rows = trace(Calls(function), images)
+    assert rows[-1].receptive_field is None
+
+
+def test_a_map_that_was_written_into_has_no_receptive_field_stated(images):
+    def forward(net, x):
+        y = net.conv(x)
+        y[:] = y.mean()
+        return F.relu(y)
+
+    assert trace(Calls(forward), images)[-1].receptive_field is None
+
+
+def test_no_receptive_field_is_larger_than_the_image_and_batch_norm_keeps_it(images):
+    rows = trace(nn.Sequential(*[nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)) for _ in range(20)]), images)
+    assert [row.receptive_field for row in rows[:5]] == [1, 3, 3, 5, 5] and rows[-1].receptive_field == 32
+
+
+@pytest.mark.parametrize("pool", [F.avg_pool2d, F.max_pool2d, torch.max_pool2d])
+def test_pooling_with_its_arguments_by_name(images, pool):
+    row = trace(Calls(lambda net, x: pool(x, kernel_size=2)), images)[-1]
+    assert (row.size, row.receptive_field) == ("32 / 2 = 16", 2)
 
 
 # ---- python lenet5.py, as it stands and after each edit of README.md's homework ----------------------

@@ -271,7 +271,7 @@ def test_runs_are_the_single_runs_of_their_seeds_each_with_files_of_its_own(few,
 
 @pytest.mark.parametrize("name, stem", [("my.pth", "my"), ("lr0.01", "lr0.01"), ("a.b/net", "a.b/net")])
 def test_a_name_with_dots_keeps_them(tmp_path, monkeypatch, name, stem):
-    args = argparse.Namespace(checkpoint=name, validation=0, runs=2)
+    args = argparse.Namespace(checkpoint=name, validation=0, runs=2, dataset="auto")
     os.makedirs(tmp_path / "a.b")
     monkeypatch.chdir(tmp_path)
     assert train.checkpoint_path(args, data.CIFAR, 7) == f"{stem}_seed7.pth"
@@ -495,6 +495,17 @@ def test_a_place_that_cannot_be_written_is_found_out_before_training(few, monkey
         os.mkdir("net_seed1.pth")
         run("--checkpoint", "net", "--runs", "2")  # the second of two
     assert sorted(os.listdir()) == ["folder", "net_curve.png", "net_seed1.pth"]
+
+
+def test_a_named_checkpoint_is_not_lost_to_stripes_that_nobody_asked_for(few, monkeypatch):
+    """Offline, with a mistyped --data-dir, auto means stripes: a network that is there may be of CIFAR-10."""
+    monkeypatch.setattr(data, "download", lambda *args, **flags: False)
+    monkeypatch.setattr(data, "stripes", lambda train: (torch.zeros(20, 3, 32, 32, dtype=torch.uint8), torch.arange(20) % 10))
+    train.main(["--epochs", "1", "--checkpoint", "best.pth"])  # there is none yet
+    old = torch.load("best.pth", weights_only=True)
+    with pytest.raises(data.UserError, match="best.pth may be of CIFAR-10, and this is STRIPES.*add --dataset stripes"):
+        train.main(["--epochs", "1", "--seed", "1", "--checkpoint", "best.pth"])
+    assert same(torch.load("best.pth", weights_only=True), old)
 
 
 def test_a_checkpoint_may_have_an_odd_name(few):
