@@ -1,5 +1,6 @@
 """Chapters 3 and 4, the loss, the optimiser and Model Training: the loop does what its comments say."""
 import argparse
+import inspect
 import math
 import os
 import re
@@ -117,6 +118,7 @@ def test_the_defaults_are_the_tutorials_settings(monkeypatch):
     assert args["optimizer"] == "sgd" and not args["nesterov"] and not args["augment"]
     assert args["dataset"] == "auto" and args["device"] == "cpu" and args["epochs"] == 8
     assert not args["validation"] and args["runs"] == 1 and args["seed"] == 0
+    assert inspect.signature(train.train).parameters["every"].default == 2000  # mini-batches between two lines of the log
 
 
 def test_train_puts_the_network_into_training_mode(few):
