@@ -268,6 +268,8 @@ def zeros_like(x):
 def conv_by_hand(x, weight, bias):
     """y[o][i][j] = bias[o] + sum over c, u, v of weight[o][c][u][v] * x[c][i + u][j + v]
 
+    In mathematics this is a cross-correlation; a convolution turns the kernel by 180 degrees first.
+    Where the weights are learned, that makes no difference, and this field says convolution.
     x: (channels, H, W), weight: (outputs, channels, K, K), bias: (outputs,) -> y: (outputs, H - K
     + 1, W - K + 1).
     """
@@ -310,7 +312,7 @@ def relu_by_hand(x):
 
 
 def relu_backward(x, dy):
-    """dx = dy where x > 0, else 0: what was cut off had no say in the loss."""
+    """dx = dy where x > 0, else 0: what was cut off does not change the loss."""
     if isinstance(x, list):
         return [relu_backward(part, dpart) for part, dpart in zip(x, dy)]
     return dy if x > 0 else 0.0

@@ -61,6 +61,15 @@ def test_convolution(channels, outputs, height, width, K):
     agree(lenet5.conv_by_hand(x.tolist(), weight.tolist(), bias.tolist()), F.conv2d(x[None], weight, bias)[0])
 
 
+def test_a_convolution_here_is_a_cross_correlation():
+    """The mathematical one, y(n) = sum over m of x(n - m) * w(m), turns the kernel."""
+    x, w = [1.0, 2.0, 4.0, 8.0, 16.0], [1.0, 10.0, 100.0]
+    here = lenet5.conv_by_hand([[x, x, x]], [[[[0] * 3, w, [0] * 3]]], [0.0])[0][0]
+    assert here == [sum(x[n + m] * w[m] for m in range(3)) for n in range(3)]
+    assert [sum(x[n + 2 - m] * w[m] for m in range(3)) for n in range(3)] == \
+        lenet5.conv_by_hand([[x, x, x]], [[[[0] * 3, w[::-1], [0] * 3]]], [0.0])[0][0] != here
+
+
 @pytest.mark.parametrize("channels, outputs, height, width, K", CONVS)
 def test_convolution_backward(channels, outputs, height, width, K):
     x, weight, bias = random(channels, height, width), random(outputs, channels, K, K), random(outputs)
