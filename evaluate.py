@@ -242,7 +242,7 @@ def plot(panels, title, path=None):
                 draw.ellipse((x - 7, y - 7, x + 7, y + 7), color)
             draw.text((legend, 116), name, color, font_size=32)
             legend += draw.textlength(name, font_size=32) + 32
-    sheet = sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.LANCZOS)
+    sheet = ImageOps.scale(sheet, 0.5, Image.Resampling.LANCZOS)
     if path:
         data.save_png(sheet, path)
     return sheet

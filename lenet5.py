@@ -482,12 +482,11 @@ def compare(net, images, labels):
     loss_by_hand, gradients = backward_by_hand(weights, images.tolist(), labels.tolist())
     for name, weight in weights.items():
         step_by_hand(weight, gradients[name], zeros_like(weight), lr=0.001, momentum=0.9)
-    parameters = list(net.parameters())
-    apart = largest_difference(gradients.values(), [parameter.grad for parameter in parameters])
+    apart = largest_difference(gradients.values(), [parameter.grad for parameter in net.parameters()])
     print(f"\nthe way back, if it is of class {labels.item()}")
     print(f"  loss: PyTorch {loss.item():.5f}, by hand {loss_by_hand:.5f}")
-    print(f"  largest difference of all {sum(p.numel() for p in parameters):,} gradients: {apart:.0e}, "
-          f"of the weights after one step: {largest_difference(weights.values(), parameters):.0e}")
+    print(f"  largest difference of all {sum(p.numel() for p in net.parameters()):,} gradients: {apart:.0e}, "
+          f"of the weights after one step: {largest_difference(weights.values(), net.parameters()):.0e}")
 
 
 def largest_difference(lists, tensors):

@@ -198,7 +198,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(step):
-    """Roughly the orthogonal matrix with step's directions: singular values of 0.7 to 1.2.
+    """Roughly the orthogonal matrix with step's directions: singular values of about 0.7 to 1.2.
 
     (But 0 stays 0, and a very small one gets only part of the way. A matrix with more rows than
     columns is made longer after that.) A convolution's weight (6, 3, 5, 5) counts as a matrix
