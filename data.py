@@ -220,7 +220,7 @@ MIRRORS = (
     CIFAR10.url,
 )
 TIMEOUT = 20  # seconds without a single byte, after which the next address is tried
-FOUND = {}    # what "auto" found in a folder: once, so that both sets of a run are of one kind
+FOUND = {}    # (dataset, folder): what that is, decided once, so that both sets are of one kind
 
 
 def open_cifar10(train, dataset, root):

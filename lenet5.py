@@ -135,12 +135,12 @@ def trace(net, images):
     finally:
         for module, mode in training.items():
             module.training = mode
-        rows = read(net, images, recorder.calls)
-        if recorder.calls and recorder.calls[-1][-1] is ...:
+        if recorder.calls and recorder.calls[-1][-1] is ...:  # this call failed
+            rows = read(net, images, recorder.calls)
             rows.total = None
             print_trace(rows)
             print(what_does_not_fit(net, rows, *recorder.calls[-1][:-1]), flush=True)
-    return rows
+    return read(net, images, recorder.calls)
 
 
 def read(net, images, calls):

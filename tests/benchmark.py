@@ -70,12 +70,10 @@ def our_train(dataset, batch_size, optimizer="sgd", lr=0.001, momentum=0.9, weig
     """What python train.py does between the trace and the test; returns the network."""
     trainloader = DataLoader(dataset, batch_size=batch_size, shuffle=True)
     net = LeNet5()
-    kind = torch.optim.SGD if optimizer == "sgd" else train.Muon
-    optimizer = kind(net.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
-    steps = epochs * len(trainloader)
-    scheduler = None
-    if schedule == "linear":
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: train.linear_factor(step, steps, warmup))
+    args = argparse.Namespace(optimizer=optimizer, lr=lr, momentum=momentum, nesterov=False, weight_decay=weight_decay,
+                              schedule=schedule, warmup=warmup)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
+    optimizer, scheduler = train.other_steps(args, net, optimizer, epochs * len(trainloader))
     torch.backends.mkldnn.enabled = batch_size >= 16 if onednn is None else onednn
     for epoch in range(epochs):
         train.train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, epochs, scheduler=scheduler,

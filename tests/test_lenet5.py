@@ -12,6 +12,7 @@ from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import lenet5
+from conftest import edited
 from lenet5 import LeNet5, Recorder, print_trace, trace
 
 
@@ -439,7 +440,7 @@ def test_the_sentence_about_a_linear_layer_is_one_that_helps(images):
     ("x = torch.flatten(x, 1)  ", "x = x  ", "fc1 gets 16 * 5 * 5 numbers for each image: write x = torch.flatten(x, 1)")])
 def test_a_view_that_does_not_fit_and_a_flatten_that_is_missing(images, capsys, old, new, sentence):
     with pytest.raises(RuntimeError):
-        trace(edit(("        " + old, "        " + new))["LeNet5"](), images[:1])
+        trace(edited("lenet5", ("        " + old, "        " + new))["LeNet5"](), images[:1])
     assert capsys.readouterr().out.splitlines()[-1] == sentence
 
 
@@ -522,18 +523,6 @@ def test_pooling_with_its_arguments_by_name(images, pool):
 
 # ---- python lenet5.py, as it stands and after each edit of README.md's homework ----------------------
 
-def edit(*edits):
-    """The names of lenet5.py after edits of its lines."""
-    with open(lenet5.__file__) as file:
-        source = file.read()
-    for old, new in edits:
-        assert old in source, old
-        source = source.replace(old, new)
-    names = {"__name__": "edited"}
-    exec(compile(source, "lenet5.py", "exec"), names)
-    return names
-
-
 EDITS = {
     "leaky ReLU": [("F.relu(", "F.leaky_relu(")], "tanh": [("F.relu(", "torch.tanh(")], "sigmoid": [("F.relu(", "torch.sigmoid(")],
     "dropout": [("return self.fc3(x) ", "return self.fc3(F.dropout(x, 0.5, self.training)) ")],
@@ -547,7 +536,7 @@ EDITS = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_after_each_edit_the_script_compares_nothing_and_says_so(capsys, name):
-    names = edit(*EDITS[name])
+    names = edited("lenet5", *EDITS[name], once=False)
     names["main"]()
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1] == "LeNet5 is not the tutorial's network now, which the loops by hand compute: they are not compared."
@@ -557,9 +546,9 @@ def test_after_each_edit_the_script_compares_nothing_and_says_so(capsys, name):
 @pytest.mark.parametrize("name", EDITS)
 def test_after_each_edit_evaluate_py_draws_what_it_can(few, monkeypatch, capsys, name):
     import evaluate
-    edited = edit(*EDITS[name])["LeNet5"]
-    torch.save(edited().state_dict(), "net.pth")
-    monkeypatch.setattr(evaluate, "LeNet5", edited)
+    mine = edited("lenet5", *EDITS[name], once=False)["LeNet5"]
+    torch.save(mine().state_dict(), "net.pth")
+    monkeypatch.setattr(evaluate, "LeNet5", mine)
     evaluate.main(["--dataset", "stripes", "--checkpoint", "net.pth"])
     printed = capsys.readouterr().out
     assert os.path.exists("feature_maps.png")

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import data
 import evaluate
 import train
-from conftest import ROOT
+from conftest import edited
 from lenet5 import LeNet5
 from test_lenet5 import Net
 
@@ -26,19 +26,6 @@ def run(*flags):
     """python train.py on 400 stripes with these flags; returns the parameters that it saved."""
     train.main([*QUICK, "--checkpoint", "net.pth", *flags])
     return torch.load("net.pth", weights_only=True)
-
-
-def edited(name, *edits):
-    """The names of a script as an edit leaves it."""
-    path = os.path.join(ROOT, f"{name}.py")
-    with open(path) as file:
-        source = file.read()
-    for old, new in edits:
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    names = {"__name__": name}
-    exec(compile(source, path, "exec"), names)
-    return names
 
 
 def same(one, other):
