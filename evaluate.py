@@ -45,15 +45,24 @@ def load_checkpoint(path, device="cpu"):
     return net.to(device).eval()
 
 
-def predict(net, testloader, device="cpu"):
-    """Inference: the logits (N, 10) of net for all images of the loader, and their labels (N,)."""
+def predict(net, testloader, device="cpu", mirror=False):
+    """Inference: the logits (N, 10) of net for all images of the loader, and their labels (N,).
+
+    mirror: look at each image and at its mirror image, and average the logits of both. A cat is a
+    cat in the mirror too, and a mistake that is made in one look only weighs half. It takes twice
+    the time. This is test-time augmentation (as in KellerJordan/cifar10-airbench).
+    """
     all_outputs, all_labels = [], []
     net.eval()  # dropout off, BatchNorm as it is; LeNet-5 has neither, yours may
     # Training needs every layer's output again on the way back, so PyTorch keeps them all;
     # no_grad says that there will be no way back, which saves that memory and some time.
     with torch.no_grad():
         for images, labels in testloader:
-            outputs = net(images.to(device))  # (N, 3, 32, 32) -> (N, 10)
+            images = images.to(device)
+            outputs = net(images)  # (N, 3, 32, 32) -> (N, 10)
+            if mirror:
+                mirrored = images.flip(3)  # 3: the columns, from the last to the first
+                outputs = (outputs + net(mirrored)) / 2
             all_outputs.append(outputs.cpu())
             all_labels.append(labels)
     return torch.cat(all_outputs), torch.cat(all_labels)
@@ -73,8 +82,10 @@ def run(args):
     checkpoint = args.checkpoint or PATHS[name]
     net = load_checkpoint(checkpoint, args.device)
 
+    name += MIRROR * args.mirror
+
     print(f"{checkpoint} on the test set of {name}, {len(testset):,} images")
-    outputs, labels = predict(net, testloader, args.device)
+    outputs, labels = predict(net, testloader, args.device, args.mirror)
     values, predicted = torch.max(outputs, 1)  # of each row: the greatest logit, and its place
     print("\nthe first four")
     print("  ground truth:  ", " ".join(f"{classes[label]:>7}" for label in labels[:4]))
@@ -88,14 +99,14 @@ def run(args):
         of_class = labels == k  # True for the images of class k
         print(f"  {classes[k]:>7}  {accuracy(outputs[of_class], labels[of_class]):5.1f} %")
 
-    look_closer(net, testset, outputs, args.device)
+    look_closer(net, testset, outputs, name, args.device)
 
 
 # ==== Beyond the tutorial =========================================================================
 
 
-def look_closer(net, testset, outputs, device):
-    """What the network takes for what, in numbers and in drawings."""
+def look_closer(net, testset, outputs, name, device):
+    """What the network takes for what, in numbers and in drawings; name: of what the outputs are for."""
     classes, (images, labels) = testset.classes, testset[:]
     matrix = confusion_matrix(outputs, labels)
     print("\nconfusion matrix: a row for what the images are, a column for what the network says")
@@ -112,8 +123,8 @@ def look_closer(net, testset, outputs, device):
 
     percent = accuracy(outputs, labels)
     first = [tile(testset, outputs, k) for k in range(32)]
-    draw_sheet([(f"{testset.name}: {percent:.1f} % right", first)], "predictions.png")
-    draw_sheet([(f"{classes[a]} and {classes[b]}, the surest mistakes",
+    draw_sheet([(f"{name}: {percent:.1f} % right", first)], "predictions.png")
+    draw_sheet([(f"{name}: {classes[a]} and {classes[b]}, the surest mistakes",
                  [tile(testset, outputs, k) for k in surest_mistakes(outputs, labels, a, b)]) for a, b in pairs],
                "mistakes.png")
     draw_feature_maps(net, images[0].to(device), "feature_maps.png")
@@ -163,15 +174,16 @@ def classify(args):
     checkpoint = args.checkpoint or PATHS[name]
     net = load_checkpoint(checkpoint, args.device)
     images = torch.stack([read_image(path) for path in args.image])
-    with torch.no_grad():
-        probabilities = F.softmax(net(images.to(args.device)), 1).cpu()  # they add up to 1
-    print(f"{checkpoint} knows ten classes and nothing else: whatever an image shows, it gets one of the ten.")
+    outputs, _ = predict(net, [(images, torch.zeros(len(images)))], args.device, args.mirror)  # one mini-batch
+    probabilities = F.softmax(outputs, 1)  # of each image; they add up to 1
+    print(f"{checkpoint}{MIRROR * args.mirror} knows ten classes and nothing else: "
+          f"whatever an image shows, it gets one of the ten.")
     tiles = []
     for path, image, row in zip(args.image, images, probabilities):
         said = [f"{classes[k]} {100 * row[k]:.1f} %" for k in row.argsort(descending=True)]
         print(f"  {path}:", ", ".join(said[:3]))
         tiles.append((data.imshow(image), "black", said))
-    draw_sheet([("what the network saw, and its ten probabilities", tiles)], "images.png")
+    draw_sheet([("what the network saw, and its ten probabilities" + MIRROR * args.mirror, tiles)], "images.png")
     print("images.png shows what the network saw, 32x32 pixels, and the ten probabilities")
 
 
@@ -355,6 +367,8 @@ def draw_feature_maps(net, image, path):
 
 # ==== Plumbing ====================================================================================
 
+MIRROR = " (with the mirror image)"  # stands beside each result of --mirror
+
 # Where train.py saves a network, and this script looks for it.
 PATHS = {data.CIFAR: "cifar_net.pth", data.STRIPES: "stripes_net.pth"}
 
@@ -406,6 +420,7 @@ def main(argv=()):
                                      "photos of your own.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--checkpoint", help="file that train.py saved; if not given, cifar_net.pth or stripes_net.pth")
     parser.add_argument("--image", nargs="+", metavar="FILE", help="photos to classify, in place of the test set")
+    parser.add_argument("--mirror", action="store_true", help="average with the mirror image (not stripes)")
     parser.add_argument("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
     data.add_arguments(parser)
     args = parser.parse_args(argv)

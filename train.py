@@ -29,7 +29,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import data
-from evaluate import PATHS, accuracy, draw_curve, predict
+from evaluate import MIRROR, PATHS, accuracy, draw_curve, predict
 from lenet5 import LeNet5, print_trace, trace
 
 
@@ -103,6 +103,7 @@ def fit(args, seed, path, trainloader, testloader):
     optimizer, scheduler = other_steps(args, net, optimizer, args.epochs * len(trainloader))
 
     name, n = trainloader.dataset.name, len(trainloader.dataset)
+    tested = name + MIRROR * args.mirror
     kind = "validation" if args.validation else "test"
     print(f"\n{name}: {n:,} training images, {args.epochs} epoch{'s' * (args.epochs > 1)}, "
           f"mini-batches of {args.batch_size}, seed {seed}, on {args.device}")
@@ -117,13 +118,13 @@ def fit(args, seed, path, trainloader, testloader):
                                      augment=data.augment if args.augment else None, scheduler=scheduler)
         torch.backends.mkldnn.enabled = True
         seconds += time.perf_counter() - start
-        outputs, labels = predict(net, testloader, args.device)
+        outputs, labels = predict(net, testloader, args.device, args.mirror)
         test_accuracy = accuracy(outputs, labels)
         history.append((loss, train_accuracy, test_accuracy))
         save(net, path)
-        draw_curve(history, f"LeNet-5 on {name}", curve_path(path), kind)
+        draw_curve(history, f"LeNet-5 on {tested}", curve_path(path), kind)
         print(f"epoch {epoch + 1}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
-              f"{kind} accuracy on {name} {test_accuracy:.1f} %", flush=True)
+              f"{kind} accuracy on {tested} {test_accuracy:.1f} %", flush=True)
     print(f"{seconds:.0f} s of training, {args.epochs * n / seconds:,.0f} images/s. "
           f"The network is in {path}, its curve in {curve_path(path)}.")
     return test_accuracy, seconds, loss
@@ -272,7 +273,7 @@ def print_summary(args, name, paths, results):
     accuracies, seconds, losses = zip(*results)
     if args.runs > 1:
         print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}: "
-              f"{'validation' if args.validation else 'test'} accuracy on {name} "
+              f"{'validation' if args.validation else 'test'} accuracy on {name}{MIRROR * args.mirror} "
               f"mean {statistics.mean(accuracies):.1f} %, standard deviation {statistics.stdev(accuracies):.1f}, "
               f"lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
               f"{statistics.mean(seconds):.0f} s of training each")
@@ -282,6 +283,7 @@ def print_summary(args, name, paths, results):
         command = ["python", "evaluate.py"]
         command += ["--checkpoint", paths[0]] if args.checkpoint or args.runs > 1 else []
         command += ["--dataset", "stripes"] if name != data.CIFAR else []
+        command += ["--mirror"] if args.mirror else []
         command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
         print("Next:", subprocess.list2cmdline(command))  # with quotes for any shell
     if min(accuracies) < 15 or max(losses) > 2 * math.log(10):  # guessing, or twice its loss
@@ -315,6 +317,7 @@ def main(argv=()):
     add("--warmup", type=number(float, 0, 1), default=0.0, help="share of the run in which it rises first")
     add("--augment", action="store_true", help="flip and shift images at random (not stripes)")
     add("--validation", type=number(int, 0, 100_000), default=0, metavar="N", help="test on N training images instead")
+    add("--mirror", action="store_true", help="test each image and its mirror image (not stripes)")
     add("--seed", type=number(int, 0, 2**32), default=0, help="starts all random numbers")
     add("--runs", type=number(int, 1, 1000), default=1, help="train with SEED, SEED + 1, ...")
     add("--checkpoint", help="file for the network; if not given, [validation_]cifar_net.pth or stripes_net.pth")

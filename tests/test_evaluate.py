@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.functional import pil_to_tensor
 
 import data
@@ -67,6 +67,63 @@ def test_no_grad_keeps_no_graph(images):
     assert net(images).grad_fn is not None
     with torch.no_grad():
         assert net(images).grad_fn is None
+
+
+class LeftOrRight(nn.Module):
+    """A network that knows left from right: logit 3 is what is bright on the left, logit 5 on the right."""
+
+    def __init__(self):
+        super().__init__()
+        self.looks = []
+
+    def forward(self, x):
+        self.looks.append(x)
+        outputs = torch.zeros(len(x), 10)
+        outputs[:, 3], outputs[:, 5] = x[..., :16].sum((1, 2, 3)), 3 * x[..., 16:].sum((1, 2, 3))
+        return outputs
+
+
+def test_mirror_averages_the_logits_of_each_image_and_of_its_mirror_image():
+    images = torch.zeros(3, 3, 32, 32)
+    images[0, 0, 5, 2], images[1, 0, 5, 30] = 1, 1  # bright on the left; on the right; nowhere
+    dataset = TensorDataset(images, torch.tensor([3, 5, 0]))
+    one, _ = evaluate.predict(LeftOrRight(), loader(dataset, 2))
+    both, labels = evaluate.predict(LeftOrRight(), loader(dataset, 2), mirror=True)
+    assert one[:, [3, 5]].tolist() == [[1, 0], [0, 3], [0, 0]]
+    assert both[:, [3, 5]].tolist() == [[0.5, 1.5], [0.5, 1.5], [0, 0]]  # it can't tell any longer
+    assert labels.tolist() == [3, 5, 0]
+
+
+def test_the_mirror_image_has_the_same_rows_from_right_to_left_and_costs_a_second_look(images):
+    net, mirrored = LeftOrRight(), torch.empty_like(images)
+    for column in range(32):
+        mirrored[..., column] = images[..., 31 - column]
+    evaluate.predict(net, [(images, torch.zeros(4))], mirror=True)
+    assert len(net.looks) == 2 and torch.equal(net.looks[0], images) and torch.equal(net.looks[1], mirrored)
+    evaluate.predict(net, [(images, torch.zeros(4))])
+    assert len(net.looks) == 3
+
+
+def test_a_result_with_the_mirror_image_says_so(checkpoint, few, images, monkeypatch, capsys):
+    sheets = {}
+    monkeypatch.setattr(evaluate, "draw_sheet", lambda groups, path: sheets.update({path: groups}))
+    net = evaluate.load_checkpoint(checkpoint)
+    both = evaluate.accuracy(*evaluate.predict(net, loader(few[1]), mirror=True))
+    evaluate.main(["--dataset", "stripes", "--mirror"])
+    lines = capsys.readouterr().out.splitlines()
+    name = "STRIPES (not CIFAR-10) (with the mirror image)"
+    assert f"{checkpoint} on the test set of {name}, 200 images" in lines
+    assert f"accuracy on {name}: {both:.1f} % (guessing: 10 %)" in lines
+    assert all(heading.startswith(name) for png in ("predictions.png", "mistakes.png") for heading, _ in sheets[png])
+
+    data.imshow(images[0], "photo.png", scale=1)
+    evaluate.main(["--dataset", "stripes", "--mirror", "--image", "photo.png"])
+    photo = evaluate.read_image("photo.png")[None]
+    probabilities = ((net(photo) + net(photo.flip(3))) / 2).softmax(1)[0]
+    highest, k = probabilities.max(0)
+    printed = capsys.readouterr().out
+    assert f"{checkpoint} (with the mirror image) knows ten classes" in printed
+    assert f"photo.png: {18 * k} deg {100 * highest:.1f} %" in printed and "(with the mirror image)" in sheets["images.png"][0][0]
 
 
 def test_accuracy_is_the_percentage_of_right_predictions():
@@ -191,7 +248,7 @@ def test_mistakes_png_has_the_surest_mistakes_of_the_three_pairs(few, monkeypatc
     outputs, labels = evaluate.predict(evaluate.load_checkpoint("stripes_net.pth"), loader(few[1]))
     pairs = evaluate.most_confused(evaluate.confusion_matrix(outputs, labels))
     for (a, b), (heading, tiles) in zip(pairs, sheets["mistakes.png"]):
-        assert heading == f"{18 * a} deg and {18 * b} deg, the surest mistakes"
+        assert heading == f"STRIPES (not CIFAR-10): {18 * a} deg and {18 * b} deg, the surest mistakes"
         assert [lines for _, _, lines in tiles] == [evaluate.tile(few[1], outputs, k)[2] for k in
                                                     evaluate.surest_mistakes(outputs, labels, a, b)]
     (heading, tiles), = sheets["predictions.png"]

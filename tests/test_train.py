@@ -123,8 +123,8 @@ def test_training_and_test_set_are_the_two_that_they_should_be(few, monkeypatch)
     normal_train, normal_predict = train.train, train.predict
     monkeypatch.setattr(train, "train", lambda net, trainloader, *args, **flags:
                         trained.append(trainloader.dataset) or normal_train(net, trainloader, *args, **flags))
-    monkeypatch.setattr(train, "predict", lambda net, testloader, device:
-                        tested.append(testloader.dataset) or normal_predict(net, testloader, device))
+    monkeypatch.setattr(train, "predict", lambda net, testloader, *args:
+                        tested.append(testloader.dataset) or normal_predict(net, testloader, *args))
     run()
     assert trained == [few[0]] and tested == [few[1]]
 
@@ -222,8 +222,8 @@ def test_validation_images_are_measured_on_never_trained_on_and_the_test_set_sta
     normal_train, normal_predict = train.train, train.predict
     monkeypatch.setattr(train, "train", lambda net, trainloader, *args, **flags:
                         trained_on.append(trainloader.dataset[:][0]) or normal_train(net, trainloader, *args, **flags))
-    monkeypatch.setattr(train, "predict", lambda net, testloader, device:
-                        measured_on.append(testloader.dataset[:][0]) or normal_predict(net, testloader, device))
+    monkeypatch.setattr(train, "predict", lambda net, testloader, *args:
+                        measured_on.append(testloader.dataset[:][0]) or normal_predict(net, testloader, *args))
     load = data.load
     monkeypatch.setattr(data, "load", lambda train, **args: load(train, **args) if train else pytest.fail("the test set"))
     run("--validation", "50")
@@ -274,6 +274,23 @@ def test_the_last_line_of_several_runs_is_mean_deviation_lowest_highest(few, mon
     train.main([*QUICK, "--runs", "3"])
     assert ("3 runs, seeds 0 to 2: test accuracy on STRIPES (not CIFAR-10) mean 62.0 %, standard deviation 2.6, "
             "lowest 60.0, highest 65.0; 20 s of training each") in capsys.readouterr().out
+
+
+def test_mirror_changes_the_test_but_not_the_training_and_is_named_beside_each_result(few, capsys, monkeypatch):
+    titles, draw_curve = [], train.draw_curve
+    monkeypatch.setattr(train, "draw_curve", lambda history, title, *args: titles.append(title) or draw_curve(history, title, *args))
+    plain = run()
+    capsys.readouterr()
+    train.main([*QUICK, "--mirror", "--runs", "2"])
+    printed = capsys.readouterr().out
+    net = evaluate.load_checkpoint("stripes_net_seed0.pth")
+    assert same(net.state_dict(), plain)
+    both = evaluate.accuracy(*evaluate.predict(net, loader(few[1], 50), mirror=True))
+    assert f"test accuracy on STRIPES (not CIFAR-10) (with the mirror image) {both:.1f} %" in printed
+    assert printed.count(" %, test accuracy on STRIPES (not CIFAR-10) (with the mirror image) ") == 2  # an epoch of each run
+    assert "2 runs, seeds 0 to 1: test accuracy on STRIPES (not CIFAR-10) (with the mirror image) mean " in printed
+    assert "Next: python evaluate.py --checkpoint stripes_net_seed0.pth --dataset stripes --mirror" in printed.splitlines()
+    assert titles[0] == "LeNet-5 on STRIPES (not CIFAR-10)" and titles[1:] == [titles[0] + " (with the mirror image)"] * 2
 
 
 # ---- Muon: singular value decomposition is the referee -----------------------------------------
