@@ -81,8 +81,7 @@ def run(args):
     name, classes = testset.name, testset.classes
     checkpoint = args.checkpoint or PATHS[name]
     net = load_checkpoint(checkpoint, args.device)
-
-    name += MIRROR * args.mirror
+    name += MIRROR * args.mirror  # the name stands beside each result
 
     print(f"{checkpoint} on the test set of {name}, {len(testset):,} images")
     outputs, labels = predict(net, testloader, args.device, args.mirror)
@@ -106,7 +105,7 @@ def run(args):
 
 
 def look_closer(net, testset, outputs, name, device):
-    """What the network takes for what, in numbers and in drawings; name: of what the outputs are for."""
+    """What the network takes for what, in numbers and in drawings, under the name of the dataset."""
     classes, (images, labels) = testset.classes, testset[:]
     matrix = confusion_matrix(outputs, labels)
     print("\nconfusion matrix: a row for what the images are, a column for what the network says")
@@ -174,16 +173,18 @@ def classify(args):
     checkpoint = args.checkpoint or PATHS[name]
     net = load_checkpoint(checkpoint, args.device)
     images = torch.stack([read_image(path) for path in args.image])
-    outputs, _ = predict(net, [(images, torch.zeros(len(images)))], args.device, args.mirror)  # one mini-batch
-    probabilities = F.softmax(outputs, 1)  # of each image; they add up to 1
+    one_batch = [(images, torch.zeros(len(images)))]  # the true classes are not known
+    outputs, _ = predict(net, one_batch, args.device, args.mirror)
+    probabilities = F.softmax(outputs, 1)             # they add up to 1
     print(f"{checkpoint}{MIRROR * args.mirror} knows ten classes and nothing else: "
-          f"whatever an image shows, it gets one of the ten.")
+          "whatever an image shows, it gets one of the ten.")
     tiles = []
     for path, image, row in zip(args.image, images, probabilities):
         said = [f"{classes[k]} {100 * row[k]:.1f} %" for k in row.argsort(descending=True)]
         print(f"  {path}:", ", ".join(said[:3]))
         tiles.append((data.imshow(image), "black", said))
-    draw_sheet([("what the network saw, and its ten probabilities" + MIRROR * args.mirror, tiles)], "images.png")
+    heading = "what the network saw, and its ten probabilities" + MIRROR * args.mirror
+    draw_sheet([(heading, tiles)], "images.png")
     print("images.png shows what the network saw, 32x32 pixels, and the ten probabilities")
 
 
@@ -244,7 +245,7 @@ def plot(panels, title, path=None):
         for y in (bottom + (top - bottom) * k / 10 for k in range(11)):
             draw.line((left, row(y), left + 800, row(y)), "lightgray", width=2)
             draw.text((left - 16, row(y)), f"{y:.3g}", "black", font_size=28, anchor="rm")
-        for x in every_x[::math.ceil(len(every_x) / 10)]:
+        for x in every_x[::math.ceil(len(every_x) / 11)]:
             draw.text((column(x), 756), f"{x:.3g}", "black", font_size=28, anchor="mt")
         legend = left
         for color, (name, (xs, ys)) in zip(("blue", "red", "green", "orange", "purple"), lines.items()):

@@ -110,8 +110,8 @@ def fit(args, seed, path, trainloader, testloader):
     history, seconds = [], 0.0
     for epoch in range(args.epochs):
         start = time.perf_counter()
-        # oneDNN, PyTorch's library for convolutions on a processor, prepares each call with care.
-        # On a few images that takes longer than it saves (measured by tests/benchmark.py).
+        # oneDNN is a library with which PyTorch computes convolutions on a processor. With a few
+        # images at a time, it is faster to do without (measured by tests/benchmark.py).
         torch.backends.mkldnn.enabled = args.batch_size >= 16
         loss, train_accuracy = train(net, trainloader, criterion, optimizer, epoch, args.epochs, args.device,
                                      every=max(1, 8000 // args.batch_size),  # 2,000 mini-batches of 4
