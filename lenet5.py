@@ -25,7 +25,7 @@ Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning App
 Document Recognition", Proceedings of the IEEE 86(11), 1998, section II.B. The tutorial's network,
 and so this one, differs from the paper's: it reads colour where that one reads grey images; ReLU stands
 in place of a scaled tanh, 1.7159 tanh(2x / 3); S2 and S4 are max pooling, where the paper adds four
-values, multiplies by one weight a map, adds a bias, and applies a sigmoid; each filter of C3
+values, multiplies by one weight a map, adds a bias, and applies that tanh; each filter of C3
 (conv2) reads all six maps, where the paper joins it to 3, 4 or 6 of them; and the outputs are
 logits for cross-entropy, where the paper measures distances to ten fixed codes (RBF units). The paper
 calls fc1 a convolution, C5: a 5x5 kernel on a 5x5 map is the same as a fully connected layer.

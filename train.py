@@ -64,7 +64,7 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
         if scheduler:
             scheduler.step()               # the learning rate of the next step
 
-        value = loss.item()  # the plain number; a tensor would keep all of its forward pass in memory
+        value = loss.item()  # the plain number, without the graph behind it
         running_loss += value
         total_loss += value * len(labels)
         _, predicted = torch.max(outputs, 1)  # the class with the greatest logit
@@ -169,9 +169,9 @@ def other_steps(args, net, optimizer, steps):
 class Muon(torch.optim.Optimizer):
     """SGD with Nesterov's momentum, but the step of each weight matrix is made orthogonal first.
 
-    The idea, as its authors give it: a few directions of a gradient matrix are usually far larger
-    than all others, so that plain steps learn little else. orthogonal() keeps the directions and
-    makes their lengths more equal. Here it takes all weight matrices; its authors use it for the
+    Its authors saw that the steps of transformers are far longer in a few directions than in all
+    others, and suppose that the others matter, too. orthogonal() keeps the directions and makes
+    their lengths more equal. Here it takes all weight matrices; its authors use it for the
     hidden layers only, and AdamW for the rest. Biases take plain steps, at the same rate.
     weight_decay is decoupled: each step also shrinks these weights by the fraction lr *
     weight_decay. Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural
