@@ -302,8 +302,8 @@ def draw_sheet(groups, path):
 def draw_filters(net, path):
     """The six kernels (filters) of conv1 as 5x5 colour images, each stretched so that 0 is mid grey.
 
-    Of patches of equal contrast, a kernel responds most to the one that looks like itself: bright
-    where it is bright, red where it is red.
+    Of patches of equal length (sum of squares), a kernel responds most to the one that looks like
+    itself: bright where it is bright, red where it is red.
     """
     weight = net.conv1.weight.detach().cpu()                          # (6, 3, 5, 5)
     weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True)

@@ -110,8 +110,8 @@ def fit(args, seed, path, trainloader, testloader):
     history, seconds = [], 0.0
     for epoch in range(args.epochs):
         start = time.perf_counter()
-        # oneDNN is a library with which PyTorch computes convolutions on a processor. With a few
-        # images at a time, it is faster to do without (measured by tests/benchmark.py).
+        # oneDNN is a library with which PyTorch computes convolutions on a processor. With
+        # mini-batches of 4 it is faster to do without (tests/benchmark.py); 16 is a guess.
         torch.backends.mkldnn.enabled = args.batch_size >= 16
         loss, train_accuracy = train(net, trainloader, criterion, optimizer, epoch, args.epochs, args.device,
                                      every=max(1, 8000 // args.batch_size),  # 2,000 mini-batches of 4
@@ -172,7 +172,7 @@ class Muon(torch.optim.Optimizer):
     Its authors saw that the steps of transformers are far longer in a few directions than in all
     others, and suppose that the others matter, too. orthogonal() keeps the directions and makes
     their lengths more equal. Here it takes all weight matrices; its authors use it for the
-    hidden layers only, and AdamW for the rest. Biases take plain steps, at the same rate.
+    hidden layers only, and AdamW for the rest. Biases take Nesterov's steps, at the same rate.
     weight_decay is decoupled: each step also shrinks these weights by the fraction lr *
     weight_decay. Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural
     networks", 2024.

@@ -76,15 +76,19 @@ TO_LENET5 = v2.Compose([lambda image: image.convert("RGB"), v2.Resize((32, 32)),
                         v2.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
 
 
-def mnist(folder):
-    """MNIST as torchvision reads it, from files with 12 images."""
-    raw = os.path.join(folder, "MNIST", "raw")
+def write_mnist(folder, name="MNIST"):
+    """The files of MNIST, or of FashionMNIST, with 12 images each for training and test."""
+    raw = os.path.join(folder, name, "raw")
     os.makedirs(raw)
     for part in ("train", "t10k"):
         with open(os.path.join(raw, f"{part}-images-idx3-ubyte"), "wb") as file:
             file.write(struct.pack(">4i", 0x803, 12, 28, 28) + bytes(range(256)) * 36 + bytes(12 * 28 * 28 - 256 * 36))
         with open(os.path.join(raw, f"{part}-labels-idx1-ubyte"), "wb") as file:
             file.write(struct.pack(">2i", 0x801, 12) + bytes(k % 10 for k in range(12)))
+
+
+def mnist(folder):
+    write_mnist(folder)
     return MNIST(folder, train=True, transform=TO_LENET5)
 
 
