@@ -241,6 +241,7 @@ def test_the_ladder_has_a_command_and_a_reason_for_each_rung_and_the_benchmark_t
 def test_each_row_of_the_ladder_has_its_mean_inside_its_spread():
     rows = ladder.read(os.path.join(ROOT, "README.md"))
     assert len(rows) == len(benchmark.RUNGS) + 1 and all(low <= mean <= high for _, mean, low, high, _ in rows)
+    assert len(re.findall(r"^\d \| .+ \| [\d.]+ \| [\d.]+ % \| [\d.]+$", LADDER, re.M)) == len(benchmark.RUNGS)
 
 
 def test_best_and_fast_are_what_their_rows_claim():
