@@ -1,6 +1,6 @@
 """How fast: the tutorial's loop and ours, side by side in one run.
 
-    python tests/benchmark.py           about five minutes
+    python tests/benchmark.py           about six minutes
     python tests/benchmark.py --race    about fifteen: whole trainings, with the accuracy that they reach
 
 A computer does other work too, and one measurement says little: so the loops take turns, and it is the ratios that
