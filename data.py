@@ -24,7 +24,7 @@ draws it in samples.png:
 
 CIFAR-10: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 60,000 colour images of 32x32 pixels in ten classes: 50,000 to learn from (training set), and
-10,000 to test on, which the network has never seen (test set).
+10,000 to test on, which are kept out of the training (test set).
 """
 import argparse
 import contextlib
@@ -37,21 +37,23 @@ import socket
 import sys
 import tempfile
 
+import PIL
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 from torchvision.transforms import v2
 from torchvision.utils import make_grid
 
-CIFAR, STRIPES = "CIFAR-10", "STRIPES (not CIFAR-10)"  # the names that stand beside each result
+# The names that stand beside each result.
+CIFAR, STRIPES, MIRRORED = "CIFAR-10", "STRIPES (not CIFAR-10)", " (with the mirror image)"
 
 # The files hold labels 0 to 9; a label is its class's place in this tuple.
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 # Normalisation: from the bytes of an image, 0 to 255, to numbers around zero. LeCun et al.
-# ("Efficient BackProp", 1998) advise that: with inputs of one sign only, they find, a layer learns
-# more slowly. (Not measured here.)
+# ("Efficient BackProp", 1998, section 4.3) argue for it: with inputs of one sign only, all weights
+# of a unit can only grow together or shrink together in a step, and learning is slow.
 transform = v2.Compose([
     v2.ToImage(),                                    # a PIL image -> a tensor of bytes (3, H, W)
     v2.ToDtype(torch.float32, scale=True),           # [0, 255] -> [0, 1]
@@ -63,22 +65,23 @@ def load(train=True, dataset="auto", root="data"):
     """The training set (train=True) or the test set, with its .classes and its .name.
 
     dataset: "cifar10", which is downloaded into the folder root unless it is there; "stripes", a
-    stand-in that needs no download; "auto": CIFAR-10, or stripes if it can't be downloaded.
+    synthetic dataset that needs no download; "auto": CIFAR-10, or stripes if it can't be
+    downloaded. Each load(train=True) decides that anew, and load(train=False) follows the last one.
     In what it returns, [7] is one image, (3, 32, 32), float32 in [-1, 1], and its label, 0 to 9;
     [:4] is the first four images, (4, 3, 32, 32), and their labels, (4,), int64.
     Raises UserError if dataset is none of the three or can't be had.
-
-    The tutorial writes CIFAR10(root, train=True, download=True, transform=transform). There, an
-    image is transformed again whenever a mini-batch needs it; here the whole set is, once.
     """
-    cifar10 = open_cifar10(train, dataset, root)                     # torchvision's, or None
-    if cifar10:
+    folder = find_cifar10(train, dataset, root)  # where its files are now; None: stripes
+    if folder:
+        # The tutorial's line. (Its download=True is done already, from a faster address.) With this
+        # set, transform works on an image whenever a mini-batch needs it: in each epoch again.
+        cifar10 = CIFAR10(folder, train=train, download=False, transform=transform)
+        # So we take its bytes, (N, 32, 32, 3), colours first, and transform all of them, once.
+        pixels, labels = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2), torch.tensor(cifar10.targets)
         classes, name = CLASSES, CIFAR
-        pixels = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2)  # bytes, colours first
-        labels = torch.tensor(cifar10.targets)
     else:
-        classes, name = ANGLES, STRIPES
         pixels, labels = stripes(train)
+        classes, name = ANGLES, STRIPES
     images = torch.empty(pixels.shape)
     for k in range(0, len(pixels), 1000):  # in slices, to need no more memory than the result
         images[k:k + 1000] = transform(pixels[k:k + 1000])
@@ -96,10 +99,7 @@ def imshow(image, path=None, scale=4):
     image = image.cpu() / 2 + 0.5                                # [-1, 1] -> [0, 1]
     image = (image * 255).round().clamp(0, 255).to(torch.uint8)  # -> [0, 255]
     image = image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    image = v2.functional.to_pil_image(image)
-    if path:
-        save_png(image, path)
-    return image
+    return save_png(v2.functional.to_pil_image(image), path)
 
 
 def run(args):
@@ -165,16 +165,24 @@ def augment(images):
     """
     n, _, height, width = images.shape
     down, right = torch.randint(-2, 3, (2, n, 1))             # -2 to 2, for each image
-    row = (torch.arange(height) - down).clamp(0, height - 1)  # (n, 32): new row i is old row[k, i];
-    column = (torch.arange(width) - right).clamp(0, width - 1)  # beyond the image, its border again
+    # Row i of the new image k is row[k, i] of the old one. Outside the image, the border pixel is
+    # repeated: clamp() makes row 0 of row -2.
+    row = (torch.arange(height) - down).clamp(0, height - 1)
+    column = (torch.arange(width) - right).clamp(0, width - 1)
     flip = torch.rand(n, 1) < 0.5
     column = torch.where(flip, width - 1 - column, column)
     row, column = row.to(images.device), column.to(images.device)
-    images = images.gather(2, row.view(n, 1, height, 1).expand_as(images))  # pick the rows,
-    return images.gather(3, column.view(n, 1, 1, width).expand_as(images))  # then the columns
+    images = images.gather(2, row.view(n, 1, height, 1).expand_as(images))  # pick the rows
+    return images.gather(3, column.view(n, 1, 1, width).expand_as(images))  # pick the columns
 
 
-# A stand-in for those without the dataset: its ten classes are ten angles.
+def collate_augmented(samples):
+    """Makes a mini-batch as a DataLoader does, and augments it: DataLoader(..., collate_fn=collate_augmented)."""
+    images, labels = default_collate(samples)
+    return augment(images), labels
+
+
+# A synthetic dataset for those without CIFAR-10: its ten classes are ten angles.
 ANGLES = tuple(f"{18 * k} deg" for k in range(10))
 
 
@@ -182,7 +190,7 @@ def stripes(train=True):
     """Images that need no download: returns pixels (N, 3, 32, 32), bytes, and labels (N,).
 
     10,000 images for training or 2,000 for testing. Class k, 0 to 9, is the angle of the stripes:
-    18 * k degrees, from lying flat to nearly flat again. Colours, width, phase and noise are drawn
+    18 * k degrees, 0 (horizontal) to 162. Colours, width, phase and noise are drawn
     anew for each image, so that only the angle tells the class.
     """
     generator = torch.Generator().manual_seed(1998 if train else 2026)  # always the same images
@@ -204,7 +212,7 @@ def stripes(train=True):
 
 
 class UserError(Exception):
-    """What a user can mend, in a sentence: script() prints it in place of a traceback."""
+    """An error that the user can fix, as a sentence: script() prints it in place of a traceback."""
 
 
 # ---- Getting the files ----
@@ -220,53 +228,53 @@ MIRRORS = (
     CIFAR10.url,
 )
 TIMEOUT = 20  # seconds without a single byte, after which the next address is tried
-FOUND = {}    # (dataset, folder): what that is, decided once, so that both sets are of one kind
+FOUND = {}    # (dataset, folder): what load(train=True) found there, the folder or None
 
 
-def open_cifar10(train, dataset, root):
-    """torchvision's CIFAR10, downloaded if need be; or None, which stands for stripes."""
+def find_cifar10(train, dataset, root):
+    """The folder that holds CIFAR-10, downloaded if need be; or None, which stands for stripes."""
     if dataset not in DATASETS:
         raise UserError(f"dataset is one of {', '.join(DATASETS)}, not {dataset!r}.")
     root = os.path.abspath(os.path.expanduser(root)).removesuffix(os.sep + CIFAR10.base_folder)
-    wanted = FOUND.get((dataset, root), dataset)
-    try:
-        cifar10 = None if wanted == "stripes" else CIFAR10(root, train=train)  # checks the MD5s
-    except RuntimeError:  # "Dataset not found or corrupted"
-        there = download(root, or_stripes=wanted == "auto")
-        cifar10 = CIFAR10(root, train=train) if there else None
-    except OSError as error:
-        raise UserError(f"{error.filename} can't be read: {error.strerror}.")
-    if not cifar10 and (dataset, root) not in FOUND:
-        print("*" * 72 + "\n***  STRIPES: a stand-in drawn by data.py. This is NOT CIFAR-10, and  ***\n"
-              "***  no result below says anything about CIFAR-10.                    ***\n" + "*" * 72, flush=True)
-    FOUND[dataset, root] = "cifar10" if cifar10 else "stripes"
-    return cifar10
+    if train or (dataset, root) not in FOUND:
+        there = dataset != "stripes" and download(root, may_fail=dataset == "auto")
+        FOUND[dataset, root] = root if there else None
+        if not there:
+            print("*" * 72 + "\n***  STRIPES: a synthetic dataset, drawn by data.py. NOT CIFAR-10: no ***\n"
+                  "***  result below says anything about CIFAR-10.                      ***\n" + "*" * 72, flush=True)
+    return FOUND[dataset, root]
 
 
-def download(root, or_stripes):
-    """Bring the files of CIFAR-10 into the folder root. Returns whether they are there now.
+def download(root, may_fail):
+    """Bring the files of CIFAR-10 into the folder root, unless they are there, whole. Returns whether they are.
 
-    Raises UserError if root can't be written, or if no address sends them: unless or_stripes, which
+    Raises UserError if root can't be used, or if no address sends them: unless may_fail, which
     allows False. But never False if there are files already, and one of them is damaged.
     """
     archive, folder = os.path.join(root, CIFAR10.filename), os.path.join(root, CIFAR10.base_folder)
-    files = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
-    md5s = {os.path.join(folder, name): md5 for name, md5 in files if os.path.isdir(folder)}
-    md5s |= {archive: CIFAR10.tgz_md5} if os.path.exists(archive) else {}
+    md5s = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    files = [(os.path.join(folder, name), md5) for name, md5 in md5s]
+    unpacked = os.path.isdir(folder)
     try:
-        damaged = [path for path, md5 in md5s.items() if not check_integrity(path, md5)]
+        if unpacked and not os.access(folder, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        damaged = [path for path, md5 in files if unpacked and not check_integrity(path, md5)]
+        if unpacked and not damaged:
+            return True
+        packed = check_integrity(archive, CIFAR10.tgz_md5)
+        damaged += [archive] if os.path.exists(archive) and not packed else []
         for path in damaged:
             print(f"{path} is missing or damaged: its MD5 is not the official one.")
         os.makedirs(root, exist_ok=True)
         # A folder of its own for each process: none ever sees another's half-written files.
         with tempfile.TemporaryDirectory(prefix="unfinished_download_", dir=root) as own:
-            if not check_integrity(archive, CIFAR10.tgz_md5) and not download_archive(own, archive):
-                what = f"{damaged[0]} is missing or damaged" if damaged else f"CIFAR-10 is not in {root}"
-                what += (f", and no address sends it. Try again later, put {CIFAR10.filename} into {root} "
-                         "by hand, or use --dataset stripes.")
-                if damaged or not or_stripes:
-                    raise UserError(what)
-                print(what)
+            if not packed and not download_archive(own, archive):
+                problem = f"{damaged[0]} is missing or damaged" if damaged else f"CIFAR-10 is not in {root}"
+                problem += (f", and no address sends it. Try again later, put {CIFAR10.filename} into {root} "
+                            "by hand, or use --dataset stripes.")
+                if damaged or not may_fail:
+                    raise UserError(problem)
+                print(problem)
                 return False
             print(f"Unpacking {archive}", flush=True)
             extract_archive(archive, own)
@@ -274,7 +282,7 @@ def download(root, or_stripes):
             for file in os.scandir(os.path.join(own, CIFAR10.base_folder)):
                 os.replace(file.path, os.path.join(folder, file.name))
     except OSError as error:
-        raise UserError(f"The data folder {root} can't be used: {error.strerror}. Name another with --data-dir.")
+        raise UserError(f"{error.filename or root} can't be used: {error.strerror}. Name another folder with --data-dir.")
     return True
 
 
@@ -299,6 +307,24 @@ def download_archive(own, archive):
 # ---- Writing files, and the command line ----
 
 
+# What --dataset calls each, its classes, and where train.py saves a network and evaluate.py looks for it.
+KNOWN = {CIFAR: ("cifar10", CLASSES, "cifar_net.pth"), STRIPES: ("stripes", ANGLES, "stripes_net.pth")}
+LEARNED_NOTHING = ("it learned nothing. The learning rate was too high or too low, or the activation function or the "
+                   "loss function does not suit.")
+
+
+def checkpoint_name(named, name):
+    """The checkpoint for the dataset of this name: named, or if that is None, the default.
+
+    Raises UserError if named is the default of another dataset: cifar_net.pth, for stripes.
+    """
+    for other, (flag, _, default) in KNOWN.items():
+        if named and other != name and default.removesuffix(".pth") in os.path.basename(named):
+            raise UserError(f"{named} is the name of a network for {other}, and this is {name}: "
+                            f"add --dataset {flag}, or name another file.")
+    return named or KNOWN[name][2]
+
+
 def refuse_device(path):
     """Raise UserError if path is there and is no file: reading a device may never end."""
     if os.path.exists(path) and not os.path.isfile(path):
@@ -306,7 +332,7 @@ def refuse_device(path):
 
 
 def write_whole(path, content, trial=False):
-    """Write the bytes content to the file path: all of them, or none. A link is followed.
+    """Write the bytes content to the file path, atomically: whole, or not at all. A link is followed.
 
     trial=True leaves path alone: it finds out, before the work, whether path can be written.
     Raises UserError if path can't be written, or is there and no plain, writable file.
@@ -327,17 +353,26 @@ def write_whole(path, content, trial=False):
             os.remove(part)
 
 
-def save_png(image, path):
-    """Write a PIL image to the file path."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    write_whole(path, file.getvalue())
+def save_png(image, path=None):
+    """Write a PIL image to the file path, if one is named. Returns the image."""
+    if path:
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        write_whole(path, file.getvalue())
+    return image
 
 
 def add_arguments(parser):
     """The flags that data.py, train.py and evaluate.py share."""
     parser.add_argument("--dataset", choices=DATASETS, default="auto", help="auto: cifar10 if it can be had, or stripes")
     parser.add_argument("--data-dir", default="data", help="folder of the CIFAR-10 files")
+
+
+def file_name(text):
+    """For argparse: the name of a file. One that begins with - gets ./ in front: it is no flag."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: name a file, or leave the flag out")
+    return os.path.join(".", text) if text.startswith("-") else text
 
 
 def device(name):
@@ -351,8 +386,11 @@ def device(name):
 def script(main, stopped=""):
     """Run main() as a command. A UserError is one sentence; a bug shows as Python shows it."""
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for a console without Korean letters
+        # For a console without Korean letters; and each line is to be seen at once, in a file too.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
+        if [int(part) for part in PIL.__version__.split(".")[:2]] < [10, 1]:
+            raise UserError(f"Pillow {PIL.__version__} is too old to draw: pip install --upgrade pillow")
         main(sys.argv[1:])
         sys.stdout.flush()
     except UserError as error:

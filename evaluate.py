@@ -1,4 +1,4 @@
-"""The test: images that the network has never seen (chapter 5, "Prediction Test data set").
+"""The test: images that were kept out of the training (chapter 5, "Prediction Test data set").
 
     python evaluate.py
 
@@ -24,12 +24,17 @@ mistakes.png, feature_maps.png, filters.png and convolution.png. For photos of y
     python evaluate.py --image cat.jpg
 """
 import argparse
+import contextlib
 import math
 import os
+import pickle
+import struct
+import textwrap
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import center_crop, resize
 from torchvision.utils import make_grid
@@ -41,28 +46,20 @@ from lenet5 import LeNet5, trace
 def load_checkpoint(path, device="cpu"):
     """A LeNet5 with the parameters saved in path. Raises UserError if path holds none."""
     net = LeNet5()
-    net.load_state_dict(read_checkpoint(path))  # torch.load(path), and if it fails: below
+    with explained(path, net):  # what can be wrong with a file
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return net.to(device).eval()
 
 
-def predict(net, testloader, device="cpu", mirror=False):
-    """Inference: the logits (N, 10) of net for all images of the loader, and their labels (N,).
-
-    mirror: look at each image and at its mirror image, and average the logits of both. A cat is a
-    cat in the mirror too, and a mistake that is made in one look only weighs half. It takes twice
-    the time. This is test-time augmentation (as in KellerJordan/cifar10-airbench).
-    """
+def predict(net, testloader, device="cpu"):
+    """Inference: the logits (N, 10) of net for all images of the loader, and their labels (N,)."""
     all_outputs, all_labels = [], []
     net.eval()  # dropout off, BatchNorm as it is; LeNet-5 has neither, yours may
-    # Training needs every layer's output again on the way back, so PyTorch keeps them all;
-    # no_grad says that there will be no way back, which saves that memory and some time.
+    # For the backward pass PyTorch keeps what each layer will need then; no_grad says that backward()
+    # will not be called, which saves that memory and some time.
     with torch.no_grad():
         for images, labels in testloader:
-            images = images.to(device)
-            outputs = net(images)  # (N, 3, 32, 32) -> (N, 10)
-            if mirror:
-                mirrored = images.flip(3)  # 3: the columns, from the last to the first
-                outputs = (outputs + net(mirrored)) / 2
+            outputs = net(images.to(device))  # (N, 3, 32, 32) -> (N, 10)
             all_outputs.append(outputs.cpu())
             all_labels.append(labels)
     return torch.cat(all_outputs), torch.cat(all_labels)
@@ -79,67 +76,51 @@ def run(args):
     testset = data.load(train=False, dataset=args.dataset, root=args.data_dir)
     testloader = DataLoader(testset, batch_size=250, shuffle=False)
     name, classes = testset.name, testset.classes
-    checkpoint = args.checkpoint or PATHS[name]
+    checkpoint = data.checkpoint_name(args.checkpoint, name)
     net = load_checkpoint(checkpoint, args.device)
-    name += MIRROR * args.mirror  # the name stands beside each result
+    name += data.MIRRORED if args.mirror else ""  # the name stands beside each result
 
     print(f"{checkpoint} on the test set of {name}, {len(testset):,} images")
-    outputs, labels = predict(net, testloader, args.device, args.mirror)
+    outputs, labels = predict(Mirrored(net) if args.mirror else net, testloader, args.device)
     values, predicted = torch.max(outputs, 1)  # of each row: the greatest logit, and its place
     print("\nthe first four")
     print("  ground truth:  ", " ".join(f"{classes[label]:>7}" for label in labels[:4]))
     print("  prediction:    ", " ".join(f"{classes[label]:>7}" for label in predicted[:4]))
     print("  its logit:     ", " ".join(f"{value:7.2f}" for value in values[:4]))
 
-    print(f"\naccuracy on {name}: {accuracy(outputs, labels):.1f} % (guessing: 10 %)")
+    percent = accuracy(outputs, labels)
+    print(f"\naccuracy on {name}: {percent:.1f} % (guessing: 10 %)")
 
     print("\naccuracy of each class")
     for k in range(len(classes)):
         of_class = labels == k  # True for the images of class k
         print(f"  {classes[k]:>7}  {accuracy(outputs[of_class], labels[of_class]):5.1f} %")
 
-    look_closer(net, testset, outputs, name, args.device)
+    matrix = confusion_matrix(outputs, labels)
+    print_confusions(matrix, classes)
+    draw_all(net, testset, outputs, most_confused(matrix), name)
+    if percent < 15:
+        print(f"\nThis is about guessing: {data.LEARNED_NOTHING}")
 
 
 # ==== Beyond the tutorial =========================================================================
 
 
-def look_closer(net, testset, outputs, name, device):
-    """What the network takes for what, in numbers and in drawings, under the name of the dataset."""
-    classes, (images, labels) = testset.classes, testset[:]
-    matrix = confusion_matrix(outputs, labels)
-    print("\nconfusion matrix: a row for what the images are, a column for what the network says")
-    print(" " * 9 + " ".join(f"{label:>7}" for label in classes))
-    for k in range(len(classes)):
-        print(f"  {classes[k]:>7}" + " ".join(f"{count:7d}" for count in matrix[k]))
+class Mirrored(nn.Module):
+    """A network that looks at each image and at its mirror image: the mean of the logits of both.
 
-    pairs = most_confused(matrix)
-    print("\nmost often taken for each other")
-    for a, b in pairs:
-        one, other = classes[a], classes[b]
-        print(f"  {one} and {other}: {matrix[a, b] + matrix[b, a]} times "
-              f"({matrix[a, b]} times {other} for {one}, {matrix[b, a]} times {one} for {other})")
+    A cat is a cat in the mirror too, and a mistake that is made in one look only weighs half. It
+    takes twice the time. This is test-time augmentation (the mirror half of what
+    KellerJordan/cifar10-airbench does).
+    """
 
-    percent = accuracy(outputs, labels)
-    first = [tile(testset, outputs, k) for k in range(32)]
-    draw_sheet([(f"{name}: {percent:.1f} % right", first)], "predictions.png")
-    draw_sheet([(f"{name}: {classes[a]} and {classes[b]}, the surest mistakes",
-                 [tile(testset, outputs, k) for k in surest_mistakes(outputs, labels, a, b)]) for a, b in pairs],
-               "mistakes.png")
-    draw_feature_maps(net, images[0].to(device), "feature_maps.png")
-    print("\npredictions.png shows the first 32 test images with their predictions, mistakes.png the surest mistakes")
-    print("of these pairs, feature_maps.png the first image in each layer,", end=" ")
-    if hasattr(net, "conv1"):
-        draw_filters(net, "filters.png")
-        draw_convolution(net.conv1, images[0], "convolution.png")
-        print("filters.png the kernels of conv1, convolution.png\none of them at work, with its numbers")
-    else:
-        print("and filters.png nothing: this network has no conv1")
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
 
-    if percent < 15 and outputs.argmax(1).unique().numel() == 1:
-        print("\nEvery image gets the same class: the --lr of the training was probably too high.")
-    elif percent < 15:
-        print("\nThis is about guessing. Was it trained on another dataset? See --dataset.")
+    def forward(self, x):
+        mirrored = x.flip(3)  # 3: the columns, from the last to the first
+        return (self.net(x) + self.net(mirrored)) / 2
 
 
 def confusion_matrix(outputs, labels):
@@ -162,6 +143,19 @@ def most_confused(matrix, n=3):
     return sorted(pairs, key=lambda pair: matrix[pair] + matrix[pair[::-1]], reverse=True)[:n]
 
 
+def print_confusions(matrix, classes):
+    """The confusion matrix, and the pairs of classes most often taken for each other."""
+    print("\nconfusion matrix: a row for what the images are, a column for what the network says")
+    print(" " * 9 + " ".join(f"{label:>7}" for label in classes))
+    for k in range(len(classes)):
+        print(f"  {classes[k]:>7}" + " ".join(f"{count:7d}" for count in matrix[k]))
+    print("\nmost often taken for each other")
+    for a, b in most_confused(matrix):
+        one, other = classes[a], classes[b]
+        print(f"  {one} and {other}: {matrix[a, b] + matrix[b, a]} times "
+              f"({matrix[a, b]} times {other} for {one}, {matrix[b, a]} times {one} for {other})")
+
+
 # ---- Photos of your own ----
 
 
@@ -169,22 +163,22 @@ def classify(args):
     """What --image does: the three most probable classes of each photo, and images.png."""
     if os.path.realpath("images.png") in map(os.path.realpath, args.image):
         raise data.UserError("images.png is where the drawing goes: give the photo another name.")
-    classes, name = (data.ANGLES, data.STRIPES) if args.dataset == "stripes" else (data.CLASSES, data.CIFAR)
-    checkpoint = args.checkpoint or PATHS[name]
-    net = load_checkpoint(checkpoint, args.device)
+    name = data.STRIPES if args.dataset == "stripes" else data.CIFAR
+    _, classes, _ = data.KNOWN[name]
+    checkpoint = data.checkpoint_name(args.checkpoint, name)
+    net, looks = load_checkpoint(checkpoint, args.device), data.MIRRORED if args.mirror else ""
     images = torch.stack([read_image(path) for path in args.image])
     one_batch = [(images, torch.zeros(len(images)))]  # the true classes are not known
-    outputs, _ = predict(net, one_batch, args.device, args.mirror)
+    outputs, _ = predict(Mirrored(net) if args.mirror else net, one_batch, args.device)
     probabilities = F.softmax(outputs, 1)             # they add up to 1
-    print(f"{checkpoint}{MIRROR * args.mirror} knows ten classes and nothing else: "
+    print(f"{checkpoint}{looks} knows the ten classes of {name} and nothing else: "
           "whatever an image shows, it gets one of the ten.")
     tiles = []
     for path, image, row in zip(args.image, images, probabilities):
-        said = [f"{classes[k]} {100 * row[k]:.1f} %" for k in row.argsort(descending=True)]
-        print(f"  {path}:", ", ".join(said[:3]))
-        tiles.append((data.imshow(image), "black", said))
-    heading = "what the network saw, and its ten probabilities" + MIRROR * args.mirror
-    draw_sheet([(heading, tiles)], "images.png")
+        answers = [f"{classes[k]} {100 * row[k]:.1f} %" for k in row.argsort(descending=True)]
+        print(f"  {path}:", ", ".join(answers[:3]))
+        tiles.append((data.imshow(image), "black", answers))
+    draw_sheet([(f"what the network saw, and its ten probabilities{looks}", tiles)], "images.png")
     print("images.png shows what the network saw, 32x32 pixels, and the ten probabilities")
 
 
@@ -212,8 +206,30 @@ def read_image(path):
 # ---- Drawings ----
 
 
-def draw_curve(history, title, path, kind="test"):
-    """Draw the accuracies and the training loss over the epochs.
+def draw_all(net, testset, outputs, pairs, name):
+    """The pictures of python evaluate.py, under the name of the dataset."""
+    classes, (images, labels) = testset.classes, testset[:]
+    image = images[0].to(next(net.parameters()).device)
+    first = [tile(testset, outputs, k) for k in range(32)]
+    draw_sheet([(f"{name}: {accuracy(outputs, labels):.1f} % right, the first 32 here", first)], "predictions.png")
+    draw_sheet([(f"{name}: {classes[a]} and {classes[b]}, the most confident mistakes",
+                 [tile(testset, outputs, k) for k in most_confident_mistakes(outputs, labels, a, b)]) for a, b in pairs],
+               "mistakes.png")
+    draw_feature_maps(net, image, "feature_maps.png")
+    print("\npredictions.png shows the first 32 test images with their predictions, mistakes.png the most confident")
+    print("mistakes of these pairs, feature_maps.png the first image in each layer.")
+    rows, conv = trace(net, image[None]), getattr(net, "conv1", None)
+    if isinstance(conv, nn.Conv2d) and conv.groups == 1 and [row.name for row in rows[1:3]] == ["conv1", "relu"] and \
+            rows[1].size == f"(32 - {conv.kernel_size[0]}) + 1 = {rows[1].shape[2]}":
+        draw_filters(net, "filters.png")
+        draw_convolution(conv, image, "convolution.png")
+        print("filters.png shows the kernels of conv1, convolution.png one of them at work, with its numbers.")
+    else:
+        print("No filters.png and convolution.png: they show a conv1 of the image (stride 1, no padding), and a ReLU.")
+
+
+def draw_curve(history, title, path=None, kind="test"):
+    """Draw the accuracies and the training loss over the epochs. Returns a PIL image.
 
     history: (training loss, training accuracy, test or validation accuracy) for each epoch. A gap
     between the lines is normal. Where the training line climbs on while the other one stops, or
@@ -227,58 +243,71 @@ def draw_curve(history, title, path, kind="test"):
                  ("loss", "epoch", (0, max(2.5, *loss)), {"training": (epochs, loss)})], title, path)
 
 
+COLORS = "blue", "red", "green", "orange", "purple", "brown", "deepskyblue", "hotpink"  # then again from the first
+
+
 def plot(panels, title, path=None):
     """Draw lines over x, in panels side by side. Returns a PIL image; path, if given, is written.
 
     panels: [(name of y, name of x, (lowest y, highest y), {name of a line: (xs, ys), ...}), ...].
     """
-    sheet = Image.new("RGB", (1000 * len(panels), 840), "white")  # halved at the end: smooth lines
+    legends = [legend(lines, 800) for *_, lines in panels]
+    top = 124 + 36 * max(y // 36 + 1 for places in legends for _, y in places)  # of the panels, below the names
+    sheet = Image.new("RGB", (1000 * len(panels), top + 680), "white")  # halved at the end: smooth lines
     draw = ImageDraw.Draw(sheet)
     draw.text((120, 16), title, "black", font_size=36)
-    for left, (y_name, x_name, (bottom, top), lines) in zip(range(120, sheet.width, 1000), panels):
+    for k, (y_name, x_name, (lowest, highest), lines) in enumerate(panels):
+        left = 120 + 1000 * k
         every_x = sorted({x for xs, _ in lines.values() for x in xs})
         width = max(every_x) - min(every_x) or 1
         column = lambda x: left + 800 * (x - min(every_x)) / width
-        row = lambda y: 740 - 580 * (y - bottom) / (top - bottom)
+        row = lambda y: top + 580 - 580 * (y - lowest) / (highest - lowest)
         draw.text((left, 76), y_name, "black", font_size=32)
-        draw.text((left + 400, 796), x_name, "black", font_size=28, anchor="mt")
-        for y in (bottom + (top - bottom) * k / 10 for k in range(11)):
+        draw.text((left + 400, top + 636), x_name, "black", font_size=28, anchor="mt")
+        for y in (lowest + (highest - lowest) * step / 10 for step in range(11)):
             draw.line((left, row(y), left + 800, row(y)), "lightgray", width=2)
             draw.text((left - 16, row(y)), f"{y:.3g}", "black", font_size=28, anchor="rm")
         for x in every_x[::math.ceil(len(every_x) / 11)]:
-            draw.text((column(x), 756), f"{x:.3g}", "black", font_size=28, anchor="mt")
-        legend = left
-        for color, (name, (xs, ys)) in zip(("blue", "red", "green", "orange", "purple"), lines.items()):
-            points = [(column(x), row(y)) for x, y in zip(xs, ys)]
+            draw.text((column(x), top + 596), f"{x:.3g}", "black", font_size=28, anchor="mt")
+        for n, ((name, (xs, ys)), (x, y)) in enumerate(zip(lines.items(), legends[k])):
+            color, points = COLORS[n % len(COLORS)], [(column(x), row(y)) for x, y in zip(xs, ys)]
+            draw.text((left + x, 116 + y), name, color, font_size=32)
             draw.line(points, color, width=4, joint="curve")
             for x, y in points if len(points) <= 30 else ():
                 draw.ellipse((x - 7, y - 7, x + 7, y + 7), color)
-            draw.text((legend, 116), name, color, font_size=32)
-            legend += draw.textlength(name, font_size=32) + 32
-    sheet = ImageOps.scale(sheet, 0.5, Image.Resampling.LANCZOS)
-    if path:
-        data.save_png(sheet, path)
-    return sheet
+    return data.save_png(ImageOps.scale(sheet, 0.5, Image.Resampling.LANCZOS), path)
+
+
+def legend(names, width):
+    """Where plot() writes each name: (x, y), from left to right in lines of this width."""
+    places, x, y = [], 0, 0
+    for name in names:
+        length = ImageFont.load_default(32).getlength(name)
+        if x and x + length > width:
+            x, y = 0, y + 36
+        places.append((x, y))
+        x += length + 32
+    return places
 
 
 def tile(dataset, outputs, k):
     """Image k of the dataset for draw_sheet(), framed green if the network is right, else red."""
     image, label = dataset[k]
     probability, predicted = F.softmax(outputs[k], 0).max(0)
-    said = f"{dataset.classes[predicted]} {100 * probability:.0f} %"
+    answer = f"{dataset.classes[predicted]} {100 * probability:.0f} %"
     color = "green" if predicted == label else "red"
-    return data.imshow(image), color, (said, f"truth: {dataset.classes[label]}")
+    return data.imshow(image), color, (answer, f"truth: {dataset.classes[label]}")
 
 
-def surest_mistakes(outputs, labels, a, b, n=8):
-    """The places of the n images of classes a and b most surely taken for the other one."""
+def most_confident_mistakes(outputs, labels, a, b, n=8):
+    """The places of the n images of classes a and b taken for the other one with the highest probability."""
     probabilities, predicted = torch.max(F.softmax(outputs, 1), 1)
     wrong = ((labels == a) & (predicted == b)) | ((labels == b) & (predicted == a))
     return sorted(wrong.nonzero().flatten().tolist(), key=lambda k: -probabilities[k])[:n]
 
 
-def draw_sheet(groups, path):
-    """Draw tiles under headings, eight in a row.
+def draw_sheet(groups, path=None):
+    """Draw tiles under headings, eight in a row. Returns a PIL image.
 
     groups: [(heading, [(PIL image, colour of its frame, lines of text under it), ...]), ...].
     """
@@ -296,26 +325,27 @@ def draw_sheet(groups, path):
             for n, line in enumerate(lines):
                 draw.text((x + 4, y + image.height + 8 + 18 * n), line, color if n == 0 else "black", font_size=15)
         y, width = y + image.height + 12 + 18 * len(lines), max(width, x + image.width + 12)
-    data.save_png(sheet.crop((0, 0, width, y + 8)), path)
+    return data.save_png(sheet.crop((0, 0, width, y + 8)), path)
 
 
-def draw_filters(net, path):
+def draw_filters(net, path=None):
     """The six kernels (filters) of conv1 as 5x5 colour images, each stretched so that 0 is mid grey.
 
-    Of patches of equal length (sum of squares), a kernel responds most to the one that looks like
-    itself: bright where it is bright, red where it is red.
+    Of patches of equal length (the square root of the sum of squares), a kernel responds most to
+    the one that looks like itself: bright where it is bright, red where it is red.
     """
     weight = net.conv1.weight.detach().cpu()                          # (6, 3, 5, 5)
     weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True)
     return data.imshow(make_grid(weight, nrow=6, padding=1, pad_value=1), path, scale=24)
 
 
-def draw_convolution(conv, image, path):
+def draw_convolution(conv, image, path=None):
     """One step of a convolution with all its numbers, at the place where its answer is the greatest.
 
-    conv: conv1, or another nn.Conv2d for images; image: (3, 32, 32), in [-1, 1]. For each colour,
-    the patch of the image is multiplied by the kernel, number by number. The sum of all products
-    and the bias is one value of the feature map, and ReLU follows: relu(conv_by_hand(...)) there.
+    conv: conv1, or another nn.Conv2d for images (stride 1, no padding); image: (3, 32, 32), in [-1,
+    1]. For each colour, the patch of the image is multiplied by the kernel, number by number. The
+    sum of all products and the bias is one value of the feature map, and ReLU follows:
+    relu(conv_by_hand(...)) there. Returns a PIL image.
     """
     image, weight = image.cpu(), conv.weight.detach().cpu()
     bias = torch.zeros(len(weight)) if conv.bias is None else conv.bias.detach().cpu()
@@ -347,38 +377,34 @@ def draw_convolution(conv, image, path):
     for x, picture, size in ((10, image, K), (sheet.width - 192, maps[k:k + 1].relu() / maps.max().clamp(min=1e-9) * 2 - 1, 1)):
         sheet.paste(data.imshow(picture, scale=6), (x, y))
         draw.rectangle((x + 6 * j - 2, y + 6 * i - 2, x + 6 * (j + size) + 1, y + 6 * (i + size) + 1), outline="red", width=2)
-    data.save_png(sheet, path)
+    return data.save_png(sheet, path)
 
 
-def draw_feature_maps(net, image, path):
+def draw_feature_maps(net, image, path=None):
     """One image, (3, 32, 32), and the feature maps of each layer: what each map found, and where.
 
-    In the maps, black is 0 (ReLU lets nothing negative pass), white the highest value in that
+    Returns a PIL image. In the maps, black is 0 (ReLU lets nothing negative pass), white the highest value in that
     layer.
     """
     groups, rows = [("the image", [(data.imshow(image), "white", ())])], trace(net, image[None])
     for before, row, after in zip(rows, rows[1:], rows[2:]):
-        if row.output.ndim == 4 and row.shape != after.shape:  # maps, and through their ReLU
+        if row.output.ndim == 4 and row.shape != after.shape:  # the maps after their ReLU, not before it
             name = f"{before.name}, {row.name}" if before.shape == row.shape else row.name
             maps = row.output[0] / row.output.max().clamp(min=1e-9) * 2 - 1  # (C, H, W), in [-1, 1]
             tiles = [(data.imshow(each[None], scale=128 // len(each)), "white", ()) for each in maps]
             groups.append((f"{name}: {len(maps)} of {row.shape[2]}x{row.shape[3]}", tiles))
-    draw_sheet(groups, path)
+    return draw_sheet(groups, path)
 
 
 # ==== Plumbing ====================================================================================
-
-MIRROR = " (with the mirror image)"  # stands beside each result of --mirror
-
-# Where train.py saves a network, and this script looks for it.
-PATHS = {data.CIFAR: "cifar_net.pth", data.STRIPES: "stripes_net.pth"}
 
 # Kinds of photos. All hold pixels: Pillow would start another program to draw an EPS file.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 
 
-def read_checkpoint(path):
-    """The state_dict in the file path. Raises UserError, saying why, if it is none of a LeNet5.
+@contextlib.contextmanager
+def explained(path, net):
+    """Turns into a sentence (UserError) what loading the checkpoint path into net raises in its block.
 
     A checkpoint is a zip archive with a pickle in it, and a pickle can name any function for
     Python to call while it is read: a network from a stranger could delete your files.
@@ -388,39 +414,39 @@ def read_checkpoint(path):
     """
     data.refuse_device(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise data.UserError(f"There is no checkpoint {path}. python train.py makes one.")
-    except Exception as error:
-        cause = str(error).split("WeightsUnpickler error: ")[-1].partition("\n")[0].partition(". ")[0]
-        raise data.UserError(f"{path} is damaged, or holds more than numbers, which could run code "
-                             f"({type(error).__name__}: {cause}). Of your own network, save net.state_dict().")
-    unwrapped = f"torch.load({path!r}, weights_only=True)"
-    for key, value in state.items() if isinstance(state, dict) else ():
-        prefix = str(key).removesuffix("conv1.weight")
-        if isinstance(value, dict) and "conv1.weight" in str(list(value)):  # {"net": net.state_dict(), "epoch": 3}
-            unwrapped += f"[{key!r}]"
-        elif prefix.endswith("."):           # {"module.conv1.weight": tensor, ...}
-            unwrapped = f"{{name.removeprefix({prefix!r}): value for name, value in {unwrapped}.items()}}"
-        else:
-            continue
-        raise data.UserError(f"{path} has its state_dict wrapped. Unwrap it: torch.save({unwrapped}, 'unwrapped.pth')")
-    net = LeNet5()
-    try:
-        net.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        difference = str(error).splitlines()[-1].strip()
-        raise data.UserError(f"{path} holds another network than this LeNet5 ({difference}).")
+        yield
+    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AssertionError, TypeError,
+            AttributeError, struct.error) as error:
+        if error.__traceback__.tb_next.tb_next is None:  # raised by the block itself, not by PyTorch: a bug
+            raise
+        raise data.UserError(f"{path} {problem(path, error)}")
     if not all(parameter.isfinite().all() for parameter in net.parameters()):
         raise data.UserError(f"{path} holds numbers that are not finite: its training went wrong.")
-    return state
+
+
+def problem(path, error):
+    """What is wrong with a checkpoint, if loading it raised this error."""
+    if isinstance(error, FileNotFoundError):
+        others = [f" {default} is there: add --dataset {flag}." for flag, _, default in data.KNOWN.values()
+                  if default != path and os.path.exists(default)]
+        is_default = path in [default for *_, default in data.KNOWN.values()]
+        return "is not there. python train.py makes one." + ("".join(others) if is_default else "")
+    if isinstance(error, OSError) and error.filename:
+        return f"can't be read: {error.strerror}."
+    text = str(error)
+    if "state_dict" in text:  # the line of its error that say which keys differ
+        differences = [textwrap.shorten(line, 150) for line in text.splitlines()[1:3]] or [text]
+        return f"holds another network than this LeNet5 ({' '.join(differences)})."
+    text = text.rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0].partition(". ")[0]
+    cause = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return f"is damaged, or holds more than numbers, which could run code ({cause}). Of your own network, save net.state_dict()."
 
 
 def main(argv=()):
     parser = argparse.ArgumentParser(prog="evaluate.py", description="Test what train.py saved, on the test set or on "
                                      "photos of your own.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--checkpoint", help="file that train.py saved; if not given, cifar_net.pth or stripes_net.pth")
-    parser.add_argument("--image", nargs="+", metavar="FILE", help="photos to classify, in place of the test set")
+    parser.add_argument("--checkpoint", type=data.file_name, help="file that train.py saved; if not given, cifar_net.pth or stripes_net.pth")
+    parser.add_argument("--image", nargs="+", action="extend", type=data.file_name, metavar="FILE", help="photos to classify, in place of the test set")
     parser.add_argument("--mirror", action="store_true", help="average with the mirror image (not stripes)")
     parser.add_argument("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
     data.add_arguments(parser)

@@ -31,7 +31,9 @@ logits for cross-entropy, where the paper measures distances to ten fixed codes 
 calls fc1 a convolution, C5: a 5x5 kernel on a 5x5 map is the same as a fully connected layer.
 """
 import math
-import signal
+import os
+import re
+import sys
 import time
 from collections import namedtuple
 
@@ -46,11 +48,11 @@ class LeNet5(nn.Module):
 
     net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; it returns the
     logits, (N, 10): one score for each class, any real number, of which the highest is the
-    prediction. Raises ValueError for images of any other shape.
+    prediction. Images of another size make PyTorch raise RuntimeError; trace() says what to change.
     """
 
     def __init__(self):
-        super().__init__()  # nn.Module must be ready before it can take in layers
+        super().__init__()  # must run first: nn.Module registers layers
         # A layer set on self is registered: parameters() and state_dict() find it, by its name.
         # A convolution slides its kernels (filters) over the image, pixel by pixel (stride 1), and
         # only where they fit in whole (no padding). Each kernel fills one feature map: how well it
@@ -64,13 +66,11 @@ class LeNet5(nn.Module):
         self.fc3 = nn.Linear(84, 10)           # ten classes, ten logits 10 * (84 + 1)  =    850
 
     def forward(self, x):
-        # Older tutorials flatten with x.view(-1, 16 * 5 * 5), and -1 means "however many rows it
-        # takes": four images of 52x52 would leave as sixteen rows, sixteen answers, and no error.
-        # So we look at the shape first, and below we flatten each image by itself.
-        if x.shape[1:] != (3, 32, 32):
-            raise ValueError(f"LeNet5 expects images of shape (N, 3, 32, 32), got {tuple(x.shape)}")
-        # ReLU, max(0, x), is the activation function. It bends the line: without it, fc1, fc2 and
-        # fc3 in a row could do no more than one of them.
+        # ReLU, max(0, x), is the activation function. It makes the network non-linear: without it,
+        # fc1, fc2 and fc3 in a row could do no more than one of them.
+        # flatten(x, 1) makes one row of numbers of each image. Older tutorials write x.view(-1, 16 * 5
+        # * 5), where -1 means "however many rows it takes": of four images of 52x52 pixels it makes
+        # sixteen rows, sixteen answers, and no error.
         x = self.pool(F.relu(self.conv1(x)))  # (N, 3, 32, 32) -> (N, 6, 28, 28)  -> (N, 6, 14, 14)
         x = self.pool(F.relu(self.conv2(x)))  # (N, 6, 14, 14) -> (N, 16, 10, 10) -> (N, 16, 5, 5)
         x = torch.flatten(x, 1)               # (N, 16, 5, 5)  -> (N, 400)
@@ -85,33 +85,61 @@ class LeNet5(nn.Module):
 
 Row = namedtuple("Row", "name size shape receptive_field parameters multiply_adds output")
 
-NAMES = {"max_pool2d": "pool", "avg_pool2d": "avg_pool", "view": "flatten", "reshape": "flatten"}
+# The names of a call's arguments, in order.
 ARGUMENTS = {"linear": "input weight bias", "conv2d": "input weight bias stride padding dilation groups",
              "max_pool2d": "input kernel_size stride padding dilation", "avg_pool2d": "input kernel_size stride padding",
              "batch_norm": "input running_mean running_var weight bias training"}
-# Functions that take value by value: the receptive field stays as it is, and there is nothing to
-# multiply and add.
-BY_VALUE = "relu leaky_relu elu gelu silu tanh sigmoid softplus hardtanh dropout batch_norm add iadd sub mul div".split()
+FLATTEN = "For one row of each image write x = torch.flatten(x, 1), in nn.Sequential nn.Flatten(); no other flatten or view."
+FLATTENS = ("flatten", "view", "reshape")  # the last two can do other things as well
+# Element-wise functions change each number by itself: the receptive field stays as it is, and
+# there is nothing to multiply and add.
+ELEMENTWISE = "relu leaky_relu elu gelu silu tanh sigmoid softplus hardtanh dropout batch_norm add iadd sub mul div".split()
 
 
-class Recorder(TorchFunctionMode):
-    """with Recorder() as recorder: each call of PyTorch in the block is noted in recorder.calls."""
+class Tracer(TorchFunctionMode):
+    """with Tracer(net, images) as tracer: each call of PyTorch in the block adds a Row to tracer.rows."""
 
-    def __init__(self):
+    def __init__(self, net, images):
         super().__init__()
-        self.calls = []
+        self.net, self.counted = net, set()
+        self.rows = [Row("input", "", tuple(images.shape), 1, 0, 0, images)]
+        self.field = self.jump = 1  # jump: from one receptive field to the next, in pixels of the input
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        name = function.__name__.strip("_")
-        given = {**dict(zip(ARGUMENTS.get(name, "input").split(), args)), **(kwargs or {})}
-        tensors = [value for value in (*args, *given.values()) if isinstance(value, torch.Tensor)]
-        self.calls.append([name, given, tensors, ...])
-        y = self.calls[-1][-1] = function(*args, **(kwargs or {}))  # if it fails, the ... stays
-        return y
+        name, kwargs = function.__name__.strip("_"), kwargs or {}
+        given = {**dict(zip(ARGUMENTS.get(name, "input").split(), args)), **kwargs}
+        values = [part for value in (*args, *kwargs.values()) for part in (value if isinstance(value, (list, tuple)) else [value])]
+        learned = [value for value in values if isinstance(value, nn.Parameter)]
+        owners = {parameter: name.rpartition(".")[0] for name, parameter in self.net.named_parameters()}
+        layer = owners.get(learned[0], "not registered") if learned else ""  # in a plain list: never trained or saved
+        self.call = name, layer or name.removesuffix("2d").removeprefix("max_"), given
+        returned = function(*args, **kwargs)  # if this fails, self.call stays
+        y = returned[0] if isinstance(returned, tuple) and returned else returned
+        y = args[0] if y is None and args else y  # x[:] = 0 returns nothing, and changes x
+        if isinstance(y, torch.Tensor):
+            self.add_row(*self.call, {value for value in values if isinstance(value, torch.Tensor)}, set(learned), y)
+        self.call = None
+        return returned
 
-
-class Trace(list):
-    """Rows, and in .total the number of the network's parameters (None if forward() failed)."""
+    def add_row(self, function, name, given, tensors, learned, y):
+        images, (size, window) = self.rows[0].output, arithmetic(function, given, y)
+        elementwise = function in ELEMENTWISE and not given.get("training")
+        in_a_row = tensors - learned - set(self.net.buffers()) == {self.rows[-1].output}
+        if not in_a_row or not (window or elementwise):
+            self.field = None
+        elif window and self.field:
+            self.field += (window[0] - 1) * self.jump  # from the first pixel under the kernel to the last
+            self.jump *= window[1]
+        work = 0 if size or function in ELEMENTWISE else None
+        if function in ("conv2d", "linear"):
+            # Each weight is used once for each position of its output map: 28 * 28 times in conv1,
+            # once in a linear layer. Few weights, much work; then many weights, little work.
+            apart = images.ndim in (2, 4) and len(y) == len(images)
+            work = y[0].numel() * given["weight"][0].numel() if apart else None
+        parameters = sum(parameter.numel() for parameter in learned - self.counted)  # once, where used first
+        self.counted |= learned
+        across = self.field and min(self.field, images.shape[-1])
+        self.rows.append(Row(name, size, tuple(y.shape), across, parameters, work, y))
 
 
 def trace(net, images):
@@ -121,134 +149,97 @@ def trace(net, images):
     Row.size the arithmetic behind it. Row.receptive_field says how many pixels of the input,
     across, one value of a feature map depends on. Row.multiply_adds counts one image's. The table
     is made for layers in a row; what it can't know of another network is None. Dropout is off
-    meanwhile, as in a test. If a call fails, the rows before it are printed, and what did not
-    fit, and the error goes on. Raises ValueError for a scripted or compiled network.
+    meanwhile, as in a test. If a call fails, the rows before it are printed, and PyTorch's error
+    goes on, with a note on what to change. Raises ValueError for a scripted or compiled network.
     """
-    training = {module: module.training for module in net.modules()}
-    if any(isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod") for module in training):
+    modes = {module: module.training for module in net.modules()}
+    if any(isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod") for module in modes):
         raise ValueError("trace() can't look into a scripted or compiled network: give it the one from before.")
-    net.eval()
-    recorder = Recorder()
+    tracer = Tracer(net.eval(), images)
     try:
-        with torch.no_grad(), recorder:
+        if any(map(nn.parameter.is_lazy, net.parameters())):
+            net(images)  # nn.LazyLinear learns its size from its first call
+        with torch.no_grad(), tracer:
             net(images)
+    except RuntimeError as error:
+        print_trace(tracer.rows, total=False)
+        note = what_to_change(net, tracer.rows, *tracer.call, str(error)) if tracer.call else ""
+        if note:
+            getattr(error, "add_note", print)(note)  # the last line under the error, from Python 3.11 on
+        raise
     finally:
-        for module, mode in training.items():
+        for module, mode in modes.items():
             module.training = mode
-        if recorder.calls and recorder.calls[-1][-1] is ...:  # this call failed
-            rows = read(net, images, recorder.calls)
-            rows.total = None
-            print_trace(rows)
-            print(what_does_not_fit(net, rows, *recorder.calls[-1][:-1]), flush=True)
-    return read(net, images, recorder.calls)
-
-
-def read(net, images, calls):
-    """The Rows of trace(), from what a Recorder noted."""
-    rows, counted = Trace([Row("input", "", tuple(images.shape), 1, 0, 0, images)]), set()
-    rows.total = sum(parameter.numel() for parameter in net.parameters())
-    field = jump = 1  # jump: from one receptive field to the next, in pixels of the input
-    for function, given, tensors, y in calls:
-        if not isinstance(y, torch.Tensor) or y.ndim < 2:
-            field = None if function == "setitem" else field
-            continue
-        learned = {tensor for tensor in tensors if isinstance(tensor, nn.Parameter)}
-        inputs = set(tensors) - learned - set(net.buffers())
-        size, kernel, stride = arithmetic(function, given, y)
-        by_value = function in BY_VALUE and not given.get("training")
-        if inputs != {rows[-1].output} or not field or y.ndim != 4 or not (kernel or by_value):
-            field = None                  # no map, no layers in a row, or a call not known
-        elif kernel:
-            field += (kernel - 1) * jump  # from the first pixel under the kernel to the last
-            jump *= stride
-        work = 0 if size or function in BY_VALUE else None
-        if function in ("conv2d", "linear"):
-            # Each weight is used once for each position of its output map: 28 * 28 times in conv1,
-            # once in a linear layer. Few weights, much work; then many weights, little work.
-            positions = y[0].numel() // len(given["weight"])
-            work = given["weight"].numel() * positions if len(y) == len(images) else None
-        parameters = sum(parameter.numel() for parameter in learned - counted)  # once, where used first
-        counted |= learned
-        name = layer_name(net, tensors) or NAMES.get(function, function)
-        across = field and min(field, images.shape[-1])
-        rows.append(Row(name, size, tuple(y.shape), across, parameters, work, y))
-    return rows
-
-
-def layer_name(net, tensors):
-    """"conv1", if one of the tensors is a parameter of net.conv1; None if none is a parameter."""
-    owners = {parameter: name.rpartition(".")[0] for name, parameter in net.named_parameters()}
-    return next((owners.get(tensor, "not registered") for tensor in tensors if isinstance(tensor, nn.Parameter)), None)
+    return tracer.rows
 
 
 def side(n):
-    """The side of a square: 5 for 5 and for (5, 5), None for (1, 5) or for "same"."""
+    """The side of a square: 5 for 5 and for (5, 5), None for (1, 5) or for padding="same"."""
     return n if isinstance(n, int) else n[0] if len(set(n)) == 1 else None
 
 
 def arithmetic(function, given, y):
-    """Returns (size, kernel, stride): how y got its size, as text, and the window that slid, or None."""
-    x = given.get("input")
-    if function == "linear":
-        return f"{x.shape[-1]} -> {y.shape[-1]}", None, None
-    if NAMES.get(function, function) == "flatten" and y.ndim == 2 and len(x) == len(y) and x.numel() == y.numel():
-        return " * ".join(str(n) for n in x.shape[1:]) + f" = {y.shape[1]}", None, None
-    if not function.endswith("2d") or function not in ARGUMENTS:
-        return "max(0, x)" if function == "relu" else "", None, None
-    pool = function != "conv2d"
-    kernel = side(given["kernel_size"] if pool else given["weight"].shape[2:])
-    stride, padding = side(given.get("stride") or (kernel if pool else 1)), side(given.get("padding", 0))
-    before, after = side(x.shape[2:]), side(y.shape[2:])
-    if None in (kernel, stride, padding, before, after) or side(given.get("dilation", 1)) != 1:
-        return "", None, None
-    places = (before + 2 * padding - kernel) // stride + 1
-    border, step = f" + {2 * padding}" * (padding > 0), f" // {stride}" * (stride > 1)
-    size = f"({before}{border} - {kernel}){step} + 1 = {places}"
-    if pool and kernel == stride and not padding:
-        size = f"{before} {'//' if before % kernel else '/'} {kernel} = {places}"  # // drops an odd last row
-    return size if places == after else f"{before} -> {after}", kernel, stride
+    """Returns (size, window): how y got its size, as text, and (kernel, stride) that slid over a map.
 
-
-def what_does_not_fit(net, rows, function, given, tensors):
-    """Of a call that failed: which layer expects how many numbers, gets how many; what to write.
-
-    Returns "" if that is not why it failed.
+    size is "" and window is None where they are not known, or where there is none.
     """
-    x, weight, name = given.get("input"), given.get("weight"), layer_name(net, tensors) or function
-    if not isinstance(x, torch.Tensor) or x.ndim not in (2, 4) or len(x) != len(rows[0].output):
+    x, pool = given.get("input"), "kernel_size" in given
+    if function == "linear":
+        return f"{x.shape[-1]} -> {y.shape[-1]}", None
+    if function in FLATTENS and y.ndim in (1, 2) and x.shape[:y.ndim - 1] == y.shape[:-1]:
+        return " * ".join(map(str, x.shape[y.ndim - 1:])) + f" = {y.shape[-1]}", None
+    if function not in ("conv2d", "max_pool2d", "avg_pool2d"):
+        return "max(0, x)" if function == "relu" else "", None
+    kernel = given["kernel_size"] if pool else given["weight"].shape[2:]
+    stride = given.get("stride") or (kernel if pool else 1)
+    sides = [side(n) for n in (x.shape[-2:], kernel, stride, given.get("padding", 0))]
+    if None in sides or side(given.get("dilation", 1)) != 1:
+        return "", None
+    before, kernel, stride, padding = sides
+    after = (before + 2 * padding - kernel) // stride + 1
+    size = f"({before} + {2 * padding} - {kernel}) // {stride} + 1 = {after}".replace(" + 0 -", " -").replace(" // 1 +", " +")
+    if pool and kernel == stride and not padding:
+        size = f"{before} {'//' if before % kernel else '/'} {kernel} = {after}"  # // drops an odd last row
+    return size if after == y.shape[-1] else f"{before} -> {y.shape[-1]}", (kernel, stride)
+
+
+def what_to_change(net, rows, function, name, given, error):
+    """Of a call that failed: what it expects, what it gets, and what to write; "" if not known."""
+    x, images, layer = given.get("input"), rows[0].output, dict(net.named_modules()).get(name)
+    if name in [row.name for row in rows if row.parameters]:  # a layer that is used twice
         return ""
-    numbers = " * ".join(str(n) for n in x.shape[1:])
-    if x.ndim == 4 and function in ("linear", "view", "reshape"):
-        return f"{name} gets {numbers} numbers for each image: write x = torch.flatten(x, 1)"
-    if x.ndim == 2 and function == "linear" and x.shape[1] != weight.shape[1]:
-        wanted = rows[-1].size.partition(" =")[0] if rows[-1].size.endswith(f"= {x.shape[1]}") else numbers
-        return (f"{name} expects {weight.shape[1]} numbers for each image and gets {x.shape[1]}: "
-                f"make it nn.Linear({wanted}, {len(weight)})")
-    if x.ndim == 4 and function == "conv2d" and given.get("groups", 1) == 1 and x.shape[1] != weight.shape[1]:
-        return (f"{name} expects {weight.shape[1]} channels and gets {x.shape[1]}: "
-                f"make it nn.Conv2d({x.shape[1]}, {len(weight)}, {weight.shape[2]})")
-    kernel, padding = side(given.get("kernel_size", getattr(weight, "shape", [0])[2:])), side(given.get("padding", 0))
-    if x.ndim == 4 and kernel and min(x.shape[2:]) + 2 * (padding or 0) < kernel:
-        return f"{name}: its kernel is larger than its maps, {numbers}. Take a smaller one"
+    if "greater than actual input size" in error or "Output size is too small" in error:
+        return f"{name}: its kernel is larger than its map, {x.shape[-2]}x{x.shape[-1]}. Take a smaller one."
+    if re.match(rf"shape '\[(-1|{len(images)}), \d+\]' is invalid", error) and x.ndim == 4:
+        return f"{name} gets {tuple(x.shape)}. {FLATTEN}"
+    if isinstance(layer, nn.Linear) and x.shape[-1] != layer.in_features and x.ndim != 3:
+        if x.ndim != 2 or len(x) != len(images):
+            return f"{name} gets {tuple(x.shape)}. {FLATTEN}"
+        numbers = rows[-1].size.partition(" =")[0] if rows[-1].name in FLATTENS else x.shape[1]
+        return f"{name} expects {layer.in_features} numbers for each image and gets {x.shape[1]}: its first number must be {numbers}."
+    if isinstance(layer, nn.Conv2d) and x.ndim == 4 and x.shape[1] != layer.in_channels and layer.groups == 1:
+        if x.shape == images.shape and x.shape[3] < min(x.shape[1:3]):
+            permute = f"{name} expects the channels first, and they come last: give the network images.permute(0, 3, 1, 2)."
+            return permute if x.shape[3] == layer.in_channels else ""
+        return f"{name} expects {layer.in_channels} channels and gets {x.shape[1]}: its first number must be {x.shape[1]}."
     return ""
 
 
-def print_trace(rows):
-    """Print the Rows of trace() as a table, with the totals under it. What is None stays empty."""
+def print_trace(rows, total=True):
+    """Print the Rows of trace() as a table, and their total under it. What is None stays empty."""
     width, longest = (max(len(row[k]) for row in rows) for k in (0, 1))  # of the names, and of the sizes
     line = f"{{:<{max(width, 8)}}} {{:<{max(longest, 20)}}} {{:<16}} {{:>15}} {{:>11}} {{:>14}}"
     print(line.format("layer", "size", "output shape", "receptive field", "parameters", "multiply-adds"))
     for row in rows:
         field = f"{row.receptive_field}x{row.receptive_field}" if row.receptive_field else ""
         work = "" if row.multiply_adds is None else f"{row.multiply_adds:,}"
-        print(line.format(row.name, row.size, str(row.shape), field, f"{row.parameters:,}", work))
-    if rows.total is not None:
-        work, listed = [row.multiply_adds for row in rows], sum(row.parameters for row in rows)
-        work = "at least " * (None in work) + f"{sum(filter(None, work)):,}"
-        print(line.format("total", "", "", "", f"{rows.total:,}", work))
-        if listed != rows.total:
-            print(f"The rows add up to {listed:,}: a layer in a plain list is not registered, so it is neither trained\n"
-                  "nor saved; or parameters are used in ways that the table does not follow.")
+        print(line.format(row.name, row.size, str(row.shape), field, f"{row.parameters:,}", work), flush=True)
+    if total:
+        works, parameters = [row.multiply_adds for row in rows], sum(row.parameters for row in rows)
+        work = ("at least " if None in works else "") + f"{sum(filter(None, works)):,}"
+        print(line.format("total", "", "", "", f"{parameters:,}", work))
+    if total and len(rows[0].shape) == 4 and any(len(row.shape) == 1 and "=" in row.size for row in rows):
+        print("All images are in one row of numbers.", FLATTEN)
 
 
 # ---- By hand: the same network as nothing but loops ------------------------------------------
@@ -318,7 +309,7 @@ def relu_backward(x, dy):
     return dy if x > 0 else 0.0
 
 
-def argmax(x, c, i, j):
+def place_of_max(x, c, i, j):
     """Row and column of the largest number in square (i, j) of channel c; if equal, the first."""
     row, column = 2 * i, 2 * j
     for u in range(2):
@@ -334,7 +325,7 @@ def pool_by_hand(x):
     for c in range(len(y)):
         for i in range(len(y[c])):
             for j in range(len(y[c][i])):
-                row, column = argmax(x, c, i, j)
+                row, column = place_of_max(x, c, i, j)
                 y[c][i][j] = x[c][row][column]
     return y
 
@@ -345,7 +336,7 @@ def pool_backward(x, dy):
     for c in range(len(dy)):
         for i in range(len(dy[c])):
             for j in range(len(dy[c][i])):
-                row, column = argmax(x, c, i, j)
+                row, column = place_of_max(x, c, i, j)
                 dx[c][row][column] = dy[c][i][j]
     return dx
 
@@ -483,7 +474,7 @@ def compare(net, images, labels):
     for name, weight in weights.items():
         step_by_hand(weight, gradients[name], zeros_like(weight), lr=0.001, momentum=0.9)
     apart = largest_difference(gradients.values(), [parameter.grad for parameter in net.parameters()])
-    print(f"\nthe way back, if it is of class {labels.item()}")
+    print(f"\nthe backward pass, if it is of class {labels.item()}")
     print(f"  loss: PyTorch {loss.item():.5f}, by hand {loss_by_hand:.5f}")
     print(f"  largest difference of all {sum(p.numel() for p in net.parameters()):,} gradients: {apart:.0e}, "
           f"of the weights after one step: {largest_difference(weights.values(), net.parameters()):.0e}")
@@ -497,22 +488,25 @@ def largest_difference(lists, tensors):
 
 # ==== Plumbing ====================================================================================
 
-TUTORIALS = "input conv1 relu pool conv2 relu pool flatten fc1 relu fc2 relu fc3"
+TUTORIALS_CALLS = "input conv1 relu pool conv2 relu pool flatten fc1 relu fc2 relu fc3"
 
 
 def main():
     torch.manual_seed(0)
     net = LeNet5()
-    images = torch.rand(1, 3, 32, 32) * 2 - 1  # noise will do: the shapes are those of any image
+    channels = [module.in_channels for module in net.modules() if isinstance(module, nn.Conv2d)]
+    images = torch.rand(1, channels[0] if channels else 3, 32, 32) * 2 - 1  # noise will do
     rows = trace(net, images)
     print_trace(rows)
-    if " ".join(row.name for row in rows) == TUTORIALS and rows.total == 62_006:
+    calls, parameters = " ".join(row.name for row in rows), sum(row.parameters for row in rows)
+    if calls == TUTORIALS_CALLS and parameters == 62_006:
         compare(net.double(), images.double(), torch.tensor([3]))  # 64 bits, as in Python
     else:
         print("\nLeNet5 is not the tutorial's network now, which the loops by hand compute: they are not compared.")
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):                     # not on Windows
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `python lenet5.py | head`
-    main()
+    try:
+        main()
+    except BrokenPipeError:  # in `python lenet5.py | head`, head has seen enough and is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

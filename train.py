@@ -6,10 +6,11 @@ trains as the tutorial does (mini-batches of 4, SGD with learning rate 0.001 and
 epochs are our choice), and prints
 
     CIFAR-10: 50,000 training images, 8 epochs, mini-batches of 4, seed 0, on cpu
-    [1,  2000] loss: 2.213 | 2,545 images/s, 2 min 34 s left
-    [1,  4000] loss: 1.870 | 2,638 images/s, 2 min 26 s left
+    [1,  2000] loss: 2.213
+    [1,  4000] loss: 1.870
     ...
     epoch 1: training loss 1.720, training accuracy 36.4 %, test accuracy on CIFAR-10 48.6 %
+      2,545 images/s, 2 min 18 s left
     ...
     epoch 8: training loss 0.934, training accuracy 67.0 %, test accuracy on CIFAR-10 61.2 %
     235 s of training, 1,706 images/s. The network is in cifar_net.pth, its curve in cifar_net_curve.png.
@@ -19,6 +20,7 @@ import argparse
 import io
 import math
 import os
+import shlex
 import statistics
 import subprocess
 import time
@@ -29,27 +31,22 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import data
-from evaluate import MIRROR, PATHS, accuracy, draw_curve, predict
+from evaluate import Mirrored, accuracy, draw_curve, predict
 from lenet5 import LeNet5, print_trace, trace
 
 
-def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu", every=2000,
-          augment=None, scheduler=None):
+def train(net, trainloader, criterion, optimizer, epoch=0, device="cpu", log_every=2000):
     """One epoch: learn from every training image once. Returns mean loss and accuracy (percent).
 
     Both are counted on the way, each mini-batch just before its step, so they lag behind the
-    network. trainloader: any DataLoader of (images, labels). epoch, from 0, of epochs: where in
-    the run this is, for the log; every: the mini-batches between two lines of it. augment: a
-    function that changes the images, such as data.augment.
+    network. trainloader: any DataLoader of (images, labels). epoch, from 0, stands in the log;
+    log_every: the mini-batches between two lines of it.
     """
-    net.train()
-    start = time.perf_counter()
-    total = correct = 0
-    total_loss = running_loss = 0.0  # since the epoch began; since the last line of the log
+    net.train()  # for layers that work differently in training, such as dropout
+    running_loss = total_loss = 0.0  # since the last line of the log; since the epoch began
+    correct = total = 0
     for i, (inputs, labels) in enumerate(trainloader):  # i counts the mini-batches, from 0
         inputs, labels = inputs.to(device), labels.to(device)
-        if augment:
-            inputs = augment(inputs)
 
         # backward() adds to the gradients that are already there. Without this line each step
         # would follow the sum of all gradients so far, most of them taken at weights that have
@@ -58,29 +55,27 @@ def train(net, trainloader, criterion, optimizer, epoch=0, epochs=1, device="cpu
 
         outputs = net(inputs)              # forward: (N, 3, 32, 32) -> (N, 10)
         loss = criterion(outputs, labels)  # one number: how far the outputs are from the labels
-        loss.backward()                    # for each of 62,006 parameters: the slope of the loss
-        optimizer.step()                   # each parameter takes a small step the other way
+        loss.backward()                    # the gradient of the loss for each parameter
+        optimizer.step()                   # each parameter takes a small step against its gradient
 
-        if scheduler:
-            scheduler.step()               # the learning rate of the next step
+        running_loss += loss.item()        # the plain number, without the graph behind it
+        if (i + 1) % log_every == 0:
+            print(f"[{epoch + 1}, {i + 1:5d}] loss: {running_loss / log_every:.3f}")
+            running_loss = 0.0
 
-        value = loss.item()  # the plain number, without the graph behind it
-        running_loss += value
-        total_loss += value * len(labels)
         _, predicted = torch.max(outputs, 1)  # the class with the greatest logit
         correct += (predicted == labels).sum().item()
         total += len(labels)
-        if (i + 1) % every == 0:
-            seconds = time.perf_counter() - start
-            left = round(seconds * (len(trainloader) * (epochs - epoch) / (i + 1) - 1))
-            print(f"[{epoch + 1}, {i + 1:5d}] loss: {running_loss / every:.3f} | {total / seconds:,.0f} images/s, "
-                  f"{left // 60} min {left % 60:02d} s left", flush=True)
-            running_loss = 0.0
+        total_loss += loss.item() * len(labels)
     return total_loss / total, 100 * correct / total
 
 
-def fit(args, seed, path, trainloader, testloader):
-    """Train one network, and save it in path. Returns (test accuracy, seconds, training loss)."""
+def run(args, seed, path, trainloader, testloader):
+    """The tutorial's chapters 3 (loss and optimiser) and 4 (training), top to bottom, for one seed.
+
+    The network is saved in path after each epoch. Returns the history, (training loss, training
+    accuracy, test accuracy) for each epoch, and the seconds of training.
+    """
     # Weights start at random, and images come in random order. The seed fixes both: the same seed
     # gives the same network, bit for bit (on one machine, with one version of PyTorch and one
     # number of threads).
@@ -94,76 +89,81 @@ def fit(args, seed, path, trainloader, testloader):
     # starts. Softmax is inside it, so the network must not end with one of its own.
     criterion = nn.CrossEntropyLoss()
 
-    # Stochastic gradient descent (SGD) goes down the slope of the loss; stochastic, since each
-    # mini-batch shows only a sample of that slope. The learning rate is how far a step goes: too
-    # small takes very long, too large jumps across the valley. Momentum keeps 0.9 of the last step,
-    # so that steps that agree add up, to ten times one step, and steps that contradict each other
-    # cancel.
+    # Stochastic gradient descent (SGD) moves each parameter against its gradient; stochastic, since
+    # each mini-batch shows only a sample of the images. The learning rate is how far a step goes:
+    # too small takes very long, too large jumps across the valley. Momentum keeps 0.9 of the last
+    # step, so that steps that agree add up, to ten times one step, and steps that contradict each
+    # other cancel.
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum)
-    optimizer, scheduler = other_steps(args, net, optimizer, args.epochs * len(trainloader))
+    optimizer = configure_optimizer(args, optimizer, args.epochs * len(trainloader))
 
-    name, n = trainloader.dataset.name, len(trainloader.dataset)
-    tested = name + MIRROR * args.mirror
-    kind = "validation" if args.validation else "test"
-    print(f"\n{name}: {n:,} training images, {args.epochs} epoch{'s' * (args.epochs > 1)}, "
-          f"mini-batches of {args.batch_size}, seed {seed}, on {args.device}")
     history, seconds = [], 0.0
     for epoch in range(args.epochs):
         start = time.perf_counter()
         # oneDNN is a library with which PyTorch computes convolutions on a processor. With
-        # mini-batches of 4 it is faster to do without (tests/benchmark.py); 16 is a guess.
+        # mini-batches of 4 it is faster to do without (tests/benchmark.py; threshold not tuned).
         torch.backends.mkldnn.enabled = args.batch_size >= 16
-        loss, train_accuracy = train(net, trainloader, criterion, optimizer, epoch, args.epochs, args.device,
-                                     every=max(1, 8000 // args.batch_size),  # 2,000 mini-batches of 4
-                                     augment=data.augment if args.augment else None, scheduler=scheduler)
+        log_every = max(1, 8000 // args.batch_size)  # 2,000 mini-batches of 4
+        loss, train_accuracy = train(net, trainloader, criterion, optimizer, epoch, args.device, log_every)
         torch.backends.mkldnn.enabled = True
         seconds += time.perf_counter() - start
-        outputs, labels = predict(net, testloader, args.device, args.mirror)
-        test_accuracy = accuracy(outputs, labels)
-        history.append((loss, train_accuracy, test_accuracy))
+
+        # Chapter 5 early: how good is it at other images? (With --validation, these are no test
+        # images, but training images that were set aside.)
+        outputs, labels = predict(Mirrored(net) if args.mirror else net, testloader, args.device)
+        history.append((loss, train_accuracy, accuracy(outputs, labels)))
         save(net, path)
-        draw_curve(history, f"LeNet-5 on {tested}", curve_path(path), kind)
-        print(f"epoch {epoch + 1}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
-              f"{kind} accuracy on {tested} {test_accuracy:.1f} %", flush=True)
-    print(f"{seconds:.0f} s of training, {args.epochs * n / seconds:,.0f} images/s. "
-          f"The network is in {path}, its curve in {curve_path(path)}.")
-    return test_accuracy, seconds, loss
+        report(args, history, seconds, path, trainloader.dataset)
+    return history, seconds
 
 
-def run(args):
-    """The tutorial's chapters 3 (loss and optimiser) and 4 (training), once for each seed."""
+# ==== Beyond the tutorial =========================================================================
+
+
+def run_seeds(args):
+    """What python train.py does: load the images once, then run() for each seed, and a summary."""
     trainset = data.load(train=True, dataset=args.dataset, root=args.data_dir)
     if args.validation:
         trainset, testset = data.validation_split(trainset, args.validation)  # no test set
     else:
         testset = data.load(train=False, dataset=args.dataset, root=args.data_dir)
-    trainloader = DataLoader(trainset, batch_size=args.batch_size, shuffle=True)
+    trainloader = DataLoader(trainset, batch_size=args.batch_size, shuffle=True,
+                             collate_fn=data.collate_augmented if args.augment else None)
     testloader = DataLoader(testset, batch_size=250, shuffle=False)
 
     images, labels = trainset[:1]
     print_trace(trace(LeNet5(), images))
     seeds = range(args.seed, args.seed + args.runs)
     paths = [checkpoint_path(args, trainset.name, seed) for seed in seeds]
-    results = [fit(args, seed, path, trainloader, testloader) for seed, path in zip(seeds, paths)]
+    results = []
+    for seed, path in zip(seeds, paths):
+        print(f"\n{trainset.name}: {len(trainset):,} training images, {args.epochs} epoch{'' if args.epochs == 1 else 's'}, "
+              f"mini-batches of {args.batch_size}, seed {seed}, on {args.device}")
+        history, seconds = run(args, seed, path, trainloader, testloader)
+        print(f"{seconds:.0f} s of training, {args.epochs * len(trainset) / seconds:,.0f} images/s. "
+              f"The network is in {path}, its curve in {curve_path(path)}.")
+        results.append((history[-1], seconds))
     print_summary(args, trainset.name, paths, results)
 
 
-# ==== Beyond the tutorial =========================================================================
+def configure_optimizer(args, optimizer, steps):
+    """Returns the optimizer with what the flags change that the tutorial has not.
 
-
-def other_steps(args, net, optimizer, steps):
-    """What the flags change that the tutorial has not. Returns (optimizer, scheduler or None).
-
-    Nesterov's momentum takes the slope as if momentum had moved on already. Weight decay (L2
-    regularisation) also pulls each weight towards zero in each step.
+    Nesterov's momentum takes the gradient as if momentum had moved on already. Weight decay (L2
+    regularisation) also pulls each weight towards zero in each step. A schedule changes the
+    learning rate after each of the steps; in a loop of your own, write scheduler.step() after
+    optimizer.step().
     """
+    group = optimizer.param_groups[0]  # all parameters, and their settings
     if args.optimizer == "muon":
-        optimizer = Muon(net.parameters(), args.lr, args.momentum)
-    optimizer.param_groups[0].update(nesterov=args.nesterov, weight_decay=args.weight_decay)
-    if args.schedule == "constant":
-        return optimizer, None
-    factor = lambda step: linear_factor(step, steps, args.warmup)
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        optimizer = Muon(group["params"], args.lr, args.momentum)
+        group = optimizer.param_groups[0]
+    group.update(nesterov=args.nesterov, weight_decay=args.weight_decay)
+    if args.schedule == "linear":
+        factor = lambda step: linear_factor(step, steps, args.warmup)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        optimizer.register_step_post_hook(lambda *_: scheduler.step())
+    return optimizer
 
 
 class Muon(torch.optim.Optimizer):
@@ -240,11 +240,12 @@ def checkpoint_path(args, name, seed):
 
     Stripes, validation and each seed of --runs have a name of their own.
     """
-    path = args.checkpoint or ("validation_" if args.validation else "") + PATHS[name]
-    if args.runs > 1:
-        path = f"{path.removesuffix('.pth')}_seed{seed}.pth"
-    if args.checkpoint and args.dataset == "auto" and name == data.STRIPES and os.path.exists(path):
-        raise data.UserError(f"{path} may be of CIFAR-10, and this is {name}: name another, or add --dataset stripes.")
+    if args.checkpoint and args.dataset == "auto" and name == data.STRIPES:
+        raise data.UserError(f"--checkpoint {args.checkpoint} would get a network for {name}: if you want that, "
+                             "add --dataset stripes.")
+    path = data.checkpoint_name(args.checkpoint, name)
+    path = f"validation_{path}" if args.validation and not args.checkpoint else path
+    path = f"{path.removesuffix('.pth')}_seed{seed}.pth" if args.runs > 1 else path
     data.write_whole(path, b"", trial=True)
     data.write_whole(curve_path(path), b"", trial=True)
     return path
@@ -256,7 +257,7 @@ def curve_path(path):
 
 
 def save(net, path):
-    """Write the parameters to path: all of them, or none.
+    """Write the parameters to path, atomically.
 
     state_dict() is a dictionary of the parameters, layer by layer: {"conv1.weight": tensor (6, 3,
     5, 5), "conv1.bias": tensor (6,), ...}. Such a file is called a checkpoint.
@@ -268,12 +269,24 @@ def save(net, path):
     data.write_whole(path, file.getvalue())
 
 
+def report(args, history, seconds, path, trainset):
+    """The epoch's line in the log, and the curve so far."""
+    kind, name = "validation" if args.validation else "test", trainset.name + (data.MIRRORED if args.mirror else "")
+    loss, train_accuracy, test_accuracy = history[-1]
+    print(f"epoch {len(history)}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
+          f"{kind} accuracy on {name} {test_accuracy:.1f} %")
+    left = round(seconds / len(history) * (args.epochs - len(history)))
+    if left: 
+        print(f"  {len(history) * len(trainset) / seconds:,.0f} images/s, {left // 60} min {left % 60:02d} s left")
+    draw_curve(history, f"LeNet-5 on {name}", curve_path(path), kind)
+
+
 def print_summary(args, name, paths, results):
-    """The last lines: the mean of several runs, the next command, and a doubt if there is one."""
-    accuracies, seconds, losses = zip(*results)
+    """The last lines: the mean of several runs, the next command, and a warning if there is need of one."""
+    losses, accuracies, seconds = [loss for (loss, *_), _ in results], [last for (*_, last), _ in results], [s for _, s in results]
     if args.runs > 1:
         print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}: "
-              f"{'validation' if args.validation else 'test'} accuracy on {name}{MIRROR * args.mirror} "
+              f"{'validation' if args.validation else 'test'} accuracy on {name}{data.MIRRORED if args.mirror else ''} "
               f"mean {statistics.mean(accuracies):.1f} %, standard deviation {statistics.stdev(accuracies):.1f}, "
               f"lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
               f"{statistics.mean(seconds):.0f} s of training each")
@@ -285,10 +298,9 @@ def print_summary(args, name, paths, results):
         command += ["--dataset", "stripes"] if name != data.CIFAR else []
         command += ["--mirror"] if args.mirror else []
         command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
-        print("Next:", subprocess.list2cmdline(command))  # with quotes for any shell
+        print("Next:", (subprocess.list2cmdline if os.name == "nt" else shlex.join)(command))  # quoted for the shell
     if min(accuracies) < 15 or max(losses) > 2 * math.log(10):  # guessing, or twice its loss
-        print(f"Accuracy {min(accuracies):.1f} %, training loss {max(losses):.3g}: this is about guessing, or worse. "
-              f"--lr {args.lr:g} is probably too high (or too low, or the loss function was changed).")
+        print(f"Accuracy {min(accuracies):.1f} %, training loss {max(losses):.3g}: {data.LEARNED_NOTHING}")
 
 
 def number(kind, low, high):
@@ -320,7 +332,7 @@ def main(argv=()):
     add("--mirror", action="store_true", help="test each image and its mirror image (not stripes)")
     add("--seed", type=number(int, 0, 2**32), default=0, help="starts all random numbers")
     add("--runs", type=number(int, 1, 1000), default=1, help="train with SEED, SEED + 1, ...")
-    add("--checkpoint", help="file for the network; if not given, [validation_]cifar_net.pth or stripes_net.pth")
+    add("--checkpoint", type=data.file_name, help="file for the network; if not given, [validation_]cifar_net.pth or stripes_net.pth")
     add("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
     data.add_arguments(parser)
     args = parser.parse_args(argv)
@@ -328,7 +340,7 @@ def main(argv=()):
         parser.error("argument --warmup: has no effect without --schedule linear")
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: needs a --momentum above 0")
-    run(args)
+    run_seeds(args)
 
 
 if __name__ == "__main__":
