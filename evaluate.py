@@ -33,7 +33,7 @@ import textwrap
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import center_crop, resize
@@ -251,13 +251,11 @@ def plot(panels, title, path=None):
 
     panels: [(name of y, name of x, (lowest y, highest y), {name of a line: (xs, ys), ...}), ...].
     """
-    legends = [legend(lines, 800) for *_, lines in panels]
-    top = 124 + 36 * max(y // 36 + 1 for places in legends for _, y in places)  # of the panels, below the names
+    top = 124 + 36 * max(len(lines) for *_, lines in panels)            # below the names of the lines
     sheet = Image.new("RGB", (1000 * len(panels), top + 680), "white")  # halved at the end: smooth lines
     draw = ImageDraw.Draw(sheet)
     draw.text((120, 16), title, "black", font_size=36)
-    for k, (y_name, x_name, (lowest, highest), lines) in enumerate(panels):
-        left = 120 + 1000 * k
+    for left, (y_name, x_name, (lowest, highest), lines) in zip(range(120, sheet.width, 1000), panels):
         every_x = sorted({x for xs, _ in lines.values() for x in xs})
         width = max(every_x) - min(every_x) or 1
         column = lambda x: left + 800 * (x - min(every_x)) / width
@@ -269,25 +267,13 @@ def plot(panels, title, path=None):
             draw.text((left - 16, row(y)), f"{y:.3g}", "black", font_size=28, anchor="rm")
         for x in every_x[::math.ceil(len(every_x) / 11)]:
             draw.text((column(x), top + 596), f"{x:.3g}", "black", font_size=28, anchor="mt")
-        for n, ((name, (xs, ys)), (x, y)) in enumerate(zip(lines.items(), legends[k])):
+        for n, (name, (xs, ys)) in enumerate(lines.items()):
             color, points = COLORS[n % len(COLORS)], [(column(x), row(y)) for x, y in zip(xs, ys)]
-            draw.text((left + x, 116 + y), name, color, font_size=32)
+            draw.text((left, 116 + 36 * n), name, color, font_size=32)
             draw.line(points, color, width=4, joint="curve")
             for x, y in points if len(points) <= 30 else ():
                 draw.ellipse((x - 7, y - 7, x + 7, y + 7), color)
     return data.save_png(ImageOps.scale(sheet, 0.5, Image.Resampling.LANCZOS), path)
-
-
-def legend(names, width):
-    """Where plot() writes each name: (x, y), from left to right in lines of this width."""
-    places, x, y = [], 0, 0
-    for name in names:
-        length = ImageFont.load_default(32).getlength(name)
-        if x and x + length > width:
-            x, y = 0, y + 36
-        places.append((x, y))
-        x += length + 32
-    return places
 
 
 def tile(dataset, outputs, k):

@@ -452,6 +452,9 @@ def step_by_hand(weights, gradients, buffers, lr, momentum):
             weights[i] = weights[i] - lr * buffers[i]
 
 
+TUTORIALS_CALLS = "input conv1 relu pool conv2 relu pool flatten fc1 relu fc2 relu fc3"
+
+
 def compare(net, images, labels):
     """Print what PyTorch and the loops make of an image: forward, backward, and one step."""
     weights = {name: parameter.tolist() for name, parameter in net.state_dict().items()}
@@ -486,27 +489,26 @@ def largest_difference(lists, tensors):
                for numbers, tensor in zip(lists, tensors))
 
 
-# ==== Plumbing ====================================================================================
-
-TUTORIALS_CALLS = "input conv1 relu pool conv2 relu pool flatten fc1 relu fc2 relu fc3"
-
-
 def main():
+    """What python lenet5.py shows: the trace of LeNet5, and the loops beside PyTorch."""
     torch.manual_seed(0)
     net = LeNet5()
-    channels = [module.in_channels for module in net.modules() if isinstance(module, nn.Conv2d)]
-    images = torch.rand(1, channels[0] if channels else 3, 32, 32) * 2 - 1  # noise will do
+    convolution = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    channels = convolution.in_channels if convolution else 3
+    images = torch.rand(1, channels or 3, 32, 32) * 2 - 1  # noise will do: the shapes are those of any image
     rows = trace(net, images)
     print_trace(rows)
-    calls, parameters = " ".join(row.name for row in rows), sum(row.parameters for row in rows)
-    if calls == TUTORIALS_CALLS and parameters == 62_006:
+    if " ".join(row.name for row in rows) == TUTORIALS_CALLS and sum(row.parameters for row in rows) == 62_006:
         compare(net.double(), images.double(), torch.tensor([3]))  # 64 bits, as in Python
     else:
         print("\nLeNet5 is not the tutorial's network now, which the loops by hand compute: they are not compared.")
 
 
+# ==== Plumbing ====================================================================================
+
 if __name__ == "__main__":
     try:
         main()
+        sys.stdout.flush()
     except BrokenPipeError:  # in `python lenet5.py | head`, head has seen enough and is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

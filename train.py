@@ -146,6 +146,42 @@ def run_seeds(args):
     print_summary(args, trainset.name, paths, results)
 
 
+def report(args, history, seconds, path, trainset):
+    """The epoch's line in the log, and the curve so far."""
+    kind, name = "validation" if args.validation else "test", trainset.name + (data.MIRRORED if args.mirror else "")
+    (loss, train_accuracy, test_accuracy), epoch = history[-1], len(history)
+    left = round(seconds / epoch * (args.epochs - epoch))
+    print(f"epoch {epoch}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
+          f"{kind} accuracy on {name} {test_accuracy:.1f} % | "
+          f"{epoch * len(trainset) / seconds:,.0f} images/s, {left // 60} min {left % 60:02d} s left")
+    draw_curve(history, f"LeNet-5 on {name}", curve_path(path), kind)
+
+
+def print_summary(args, name, paths, results):
+    """The last lines: the mean of several runs, the next command, and a warning if there is need of one.
+
+    results: for each run, the last entry of its history, and its seconds.
+    """
+    losses, _, accuracies = zip(*[last for last, _ in results])
+    if args.runs > 1:
+        print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}: "
+              f"{'validation' if args.validation else 'test'} accuracy on {name}{data.MIRRORED if args.mirror else ''} "
+              f"mean {statistics.mean(accuracies):.1f} %, standard deviation {statistics.stdev(accuracies):.1f}, "
+              f"lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
+              f"{statistics.mean(seconds for _, seconds in results):.0f} s of training each")
+    if args.validation:
+        print("Next: compare settings by this accuracy, train with the best one, without --validation.")
+    else:
+        command = ["python", "evaluate.py"]
+        command += ["--checkpoint", paths[0]] if args.checkpoint or args.runs > 1 else []
+        command += ["--dataset", "stripes"] if name != data.CIFAR else []
+        command += ["--mirror"] if args.mirror else []
+        command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
+        print("Next:", (subprocess.list2cmdline if os.name == "nt" else shlex.join)(command))  # quoted for the shell
+    if min(accuracies) < 15 or max(losses) > 2 * math.log(10):  # guessing, or twice its loss
+        print(f"Accuracy {min(accuracies):.1f} %, training loss {max(losses):.3g}: {data.LEARNED_NOTHING}")
+
+
 def configure_optimizer(args, optimizer, steps):
     """Returns the optimizer with what the flags change that the tutorial has not.
 
@@ -267,40 +303,6 @@ def save(net, path):
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
     data.write_whole(path, file.getvalue())
-
-
-def report(args, history, seconds, path, trainset):
-    """The epoch's line in the log, and the curve so far."""
-    kind, name = "validation" if args.validation else "test", trainset.name + (data.MIRRORED if args.mirror else "")
-    loss, train_accuracy, test_accuracy = history[-1]
-    print(f"epoch {len(history)}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
-          f"{kind} accuracy on {name} {test_accuracy:.1f} %")
-    left = round(seconds / len(history) * (args.epochs - len(history)))
-    if left: 
-        print(f"  {len(history) * len(trainset) / seconds:,.0f} images/s, {left // 60} min {left % 60:02d} s left")
-    draw_curve(history, f"LeNet-5 on {name}", curve_path(path), kind)
-
-
-def print_summary(args, name, paths, results):
-    """The last lines: the mean of several runs, the next command, and a warning if there is need of one."""
-    losses, accuracies, seconds = [loss for (loss, *_), _ in results], [last for (*_, last), _ in results], [s for _, s in results]
-    if args.runs > 1:
-        print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}: "
-              f"{'validation' if args.validation else 'test'} accuracy on {name}{data.MIRRORED if args.mirror else ''} "
-              f"mean {statistics.mean(accuracies):.1f} %, standard deviation {statistics.stdev(accuracies):.1f}, "
-              f"lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
-              f"{statistics.mean(seconds):.0f} s of training each")
-    if args.validation:
-        print("Next: compare settings by this accuracy, train with the best one, without --validation.")
-    else:
-        command = ["python", "evaluate.py"]
-        command += ["--checkpoint", paths[0]] if args.checkpoint or args.runs > 1 else []
-        command += ["--dataset", "stripes"] if name != data.CIFAR else []
-        command += ["--mirror"] if args.mirror else []
-        command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
-        print("Next:", (subprocess.list2cmdline if os.name == "nt" else shlex.join)(command))  # quoted for the shell
-    if min(accuracies) < 15 or max(losses) > 2 * math.log(10):  # guessing, or twice its loss
-        print(f"Accuracy {min(accuracies):.1f} %, training loss {max(losses):.3g}: {data.LEARNED_NOTHING}")
 
 
 def number(kind, low, high):
