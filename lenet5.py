@@ -101,7 +101,7 @@ class Tracer(TorchFunctionMode):
 
     def __init__(self, net, images):
         super().__init__()
-        self.net, self.counted = net, set()
+        self.net, self.counted, self.call = net, set(), None
         self.rows = [Row("input", "", tuple(images.shape), 1, 0, 0, images)]
         self.field = self.jump = 1  # jump: from one receptive field to the next, in pixels of the input
 
@@ -218,9 +218,9 @@ def what_to_change(net, rows, function, name, given, error):
         numbers = rows[-1].size.partition(" =")[0] if rows[-1].name in FLATTENS else x.shape[1]
         return f"{name} expects {layer.in_features} numbers for each image and gets {x.shape[1]}: its first number must be {numbers}."
     if isinstance(layer, nn.Conv2d) and x.ndim == 4 and x.shape[1] != layer.in_channels and layer.groups == 1:
-        if x.shape == images.shape and x.shape[3] < min(x.shape[1:3]):
+        if x.shape[3] < min(x.shape[1:3]):  # (N, H, W, C), it seems
             permute = f"{name} expects the channels first, and they come last: give the network images.permute(0, 3, 1, 2)."
-            return permute if x.shape[3] == layer.in_channels else ""
+            return permute if x.shape == images.shape and x.shape[3] == layer.in_channels else ""
         return f"{name} expects {layer.in_channels} channels and gets {x.shape[1]}: its first number must be {x.shape[1]}."
     return ""
 

@@ -1,6 +1,7 @@
 """Chapter 3, Build Model: what lenet5.py says about the network is so."""
 import math
 import os
+import sys
 import warnings
 
 import pytest
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lenet5
 from conftest import edited
-from lenet5 import LeNet5, Recorder, print_trace, trace
+from lenet5 import LeNet5, Tracer, print_trace, trace
 
 
 class Net(nn.Module):
@@ -115,11 +116,9 @@ def test_the_tutorials_view_turns_four_large_images_into_sixteen_answers():
     assert Net()(torch.zeros(4, 3, 52, 52)).shape == (16, 10)
 
 
-@pytest.mark.parametrize("shape", [(4, 3, 52, 52), (4, 1, 32, 32), (4, 3, 28, 28), (4, 32, 32, 3), (3, 32, 32), (32, 32)])
-def test_ours_names_the_shape_expected_and_the_shape_seen(shape):
-    with pytest.raises(ValueError) as error:
-        LeNet5()(torch.zeros(shape))
-    assert "(N, 3, 32, 32)" in str(error.value) and str(shape) in str(error.value)
+def test_ours_keeps_large_images_apart_and_pytorch_says_that_they_do_not_fit():
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        LeNet5()(torch.zeros(4, 3, 52, 52))
 
 
 # ---- The trace -------------------------------------------------------------------------------
@@ -230,7 +229,7 @@ def test_each_module_is_in_the_mode_afterwards_that_it_was_in(images):
         net = nn.Sequential(nn.BatchNorm2d(3).eval(), nn.Dropout(), LeNet5()).train()
         net[0].eval()
         x = images[:, :, :size, :size]
-        trace(net, x) if size == 32 else pytest.raises(ValueError, trace, net, x)
+        trace(net, x) if size == 32 else pytest.raises(RuntimeError, trace, net, x)
         assert [module.training for module in net.modules()] == [True, False, True] + [True] * 7
         assert net[0].num_batches_tracked == 0
 
@@ -239,7 +238,7 @@ def test_each_module_is_in_the_mode_afterwards_that_it_was_in(images):
     (nn.Conv2d(3, 6, 5, padding=2), "(32 + 4 - 5) + 1 = 32", 5), (nn.Conv2d(3, 6, 5, stride=2), "(32 - 5) // 2 + 1 = 14", 5),
     (nn.MaxPool2d(3, 2), "(32 - 3) // 2 + 1 = 15", 3), (nn.MaxPool2d(3), "32 // 3 = 10", 3), (nn.AvgPool2d(2), "32 / 2 = 16", 2),
     (nn.MaxPool2d(3, ceil_mode=True), "32 -> 11", 3), (nn.MaxPool2d(3, 1, padding=1), "(32 + 2 - 3) + 1 = 32", 3),
-    (nn.MaxPool2d((2, 2), (2, 2)), "32 / 2 = 16", 2)])
+    (nn.MaxPool2d((2, 2), (2, 2)), "32 / 2 = 16", 2), (nn.Conv2d(3, 6, 3, stride=10), "(32 - 3) // 10 + 1 = 3", 3)])
 def test_the_arithmetic_follows_padding_and_stride(images, layer, size, field):
     row = trace(nn.Sequential(layer), images)[1]
     assert (row.size, row.receptive_field) == (size, field)
@@ -260,7 +259,9 @@ def test_a_view_that_is_no_flatten_gets_no_equation(images):
         def forward(self, x):
             return x.view(4, 3, 16, 64).view(8, 1536).view(4, 2, 1536).flatten(1)
 
-    assert [row.size for row in trace(Patches(), images)] == ["", "", "", "", "2 * 1536 = 3072"]
+    rows = trace(Patches(), images)
+    assert [row.size for row in rows] == ["", "", "", "", "2 * 1536 = 3072"]
+    assert [row.name for row in rows] == ["input", "view", "view", "view", "flatten"]
 
 
 # ---- Networks by others. The referees: sum(p.numel()), flop_counter, gradients ---------------------
@@ -297,6 +298,18 @@ class Functional(nn.Module):
         return torch.flatten(input=torch.cat(tensors=[x, x], dim=1), start_dim=1)
 
 
+class Lists(nn.Module):
+    """Parameters in a list, and a call that returns several tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Parameter(torch.randn(3072, 4)), nn.Parameter(torch.randn(3072, 6))
+
+    def forward(self, x):
+        low, high = torch.flatten(x, 1).chunk(2, 1)
+        return F.linear(torch.cat([low, high], 1), torch.cat([self.one, self.other], 1).T)
+
+
 def pruned():
     net = LeNet5()
     prune.l1_unstructured(net.conv1, "weight", 0.5)
@@ -308,21 +321,26 @@ NETWORKS = {
                                         nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 10)),
     "depthwise": lambda: nn.Sequential(nn.Conv2d(3, 6, 5, groups=3), nn.Conv2d(6, 6, 3, groups=6), nn.Flatten(), nn.Dropout(), nn.Linear(4056, 10)),
     "residual": Residual, "functional": Functional, "pruned": pruned, "lenet5": LeNet5, "tutorial": Net,
+    "batch norm": lambda: nn.Sequential(nn.Conv2d(3, 6, 5), nn.BatchNorm2d(6), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(1176, 10)),
+    "lazy": lambda: nn.Sequential(nn.LazyConv2d(6, 5, stride=2), nn.LeakyReLU(), nn.Flatten(), nn.LazyLinear(10)),
+    "grey": lambda: nn.Sequential(nn.Conv2d(3, 1, 1), Edited(conv1=nn.Conv2d(1, 6, 5))),
+    "lists": Lists,
     "resnet18": torchvision.models.resnet18, "squeezenet1_1": torchvision.models.squeezenet1_1}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_parameters_and_multiply_adds_are_what_pytorch_counts(name, images):
     net = NETWORKS[name]().eval()
+    torch.manual_seed(0)
     x = images.repeat(1, 1, 2, 2)[:1] if name in ("resnet18", "squeezenet1_1") else images[:1]
     rows = trace(net, x)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(x)
-    assert sum(row.parameters for row in rows) == rows.total == sum(parameter.numel() for parameter in net.parameters())
+    assert sum(row.parameters for row in rows) == sum(parameter.numel() for parameter in net.parameters())
     assert sum(row.multiply_adds or 0 for row in rows) == counter.get_total_flops() / 2
 
 
-@pytest.mark.parametrize("name", ["lenet5", "sequential", "residual", "depthwise", "squeezenet1_1"])
+@pytest.mark.parametrize("name", ["lenet5", "sequential", "residual", "depthwise", "batch norm", "lazy", "squeezenet1_1"])
 def test_a_receptive_field_that_is_stated_is_what_gradients_say(name, images):
     """A value in the middle of a map: so many pixels of the input have a gradient, across (fewer, behind max pooling)."""
     torch.manual_seed(0)
@@ -331,9 +349,9 @@ def test_a_receptive_field_that_is_stated_is_what_gradients_say(name, images):
     rows = trace(net, size)
     for k in range(1, len(rows)):
         x = size.clone().requires_grad_()
-        with Recorder() as recorder:
+        with Tracer(net, x) as tracer:
             net(x)
-        y = [y for *_, y in recorder.calls if isinstance(y, torch.Tensor) and y.ndim > 1][k - 1]
+        y = tracer.rows[k].output
         if rows[k].receptive_field:
             y[0, :, len(y[0, 0]) // 2, len(y[0, 0]) // 2].sum().backward()
             touched = x.grad[0].abs().sum(0).nonzero()
@@ -351,7 +369,7 @@ def test_a_field_ends_at_a_branch(images):
 def test_a_shared_layer_counts_once_and_work_that_is_not_known_stays_empty(images, capsys):
     rows = trace(Shared(), images)
     weights = 3072 * 3072
-    assert [row.parameters for row in rows] == [0, 0, weights + 3072, 0, 0, 0] and rows.total == weights + 3072
+    assert [row.parameters for row in rows] == [0, 0, weights + 3072, 0, 0, 0]
     assert [row.multiply_adds for row in rows] == [0, 0, weights, weights, None, None]
     print_trace(rows)
     assert f"at least {2 * weights:,}" in capsys.readouterr().out.splitlines()[-1]
@@ -380,23 +398,25 @@ def test_a_linear_layer_on_patches_counts_each_image_whole_or_not_at_all(images)
     assert trace(Patches((16, 768)), images)[-1].multiply_adds is None
 
 
-def test_layers_in_a_plain_list_are_named_and_the_line_under_the_total_says_what_follows(images, capsys):
+def test_layers_in_a_plain_list_are_named_not_registered(images):
     net = LeNet5()
     net.more = [nn.Linear(10, 10)]
     net.forward = lambda x: net.more[0](LeNet5.forward(net, x))
-    rows = trace(net, images)
-    assert rows[-1].name == "not registered" and rows[-1].parameters == 110 and rows.total == 62006
+    assert [(row.name, row.parameters) for row in trace(net, images)][-2:] == [("fc3", 850), ("not registered", 110)]
+
+
+def test_an_unbatched_image_has_no_multiply_adds_and_a_row_of_several_images_is_warned_of(images, capsys):
+    """FAULTS: never a number that is a little wrong, and no row that is missing."""
+    assert trace(LeNet5().conv1, images[0])[1].multiply_adds is None
+    flat = edited("lenet5", ("x = torch.flatten(x, 1) ", "x = torch.flatten(x) "))["LeNet5"]()
+    rows = trace(flat, images[:1])
+    assert [row.shape for row in rows][7:] == [(400,), (120,), (120,), (84,), (84,), (10,)]
     print_trace(rows)
-    lines = capsys.readouterr().out.splitlines()
-    assert "62,006" in lines[-3] and "add up to 62,116: a layer in a plain list is not registered" in lines[-2]
+    total, advice = capsys.readouterr().out.splitlines()[-2:]
+    assert total.split()[:2] == ["total", "62,006"] and total.endswith("at least 592,800")
+    assert advice == "All images are in one row of numbers. " + lenet5.FLATTEN
     print_trace(trace(LeNet5(), images))
     assert capsys.readouterr().out.splitlines()[-1].startswith("total")
-
-
-def test_a_layer_that_forward_does_not_call_is_in_the_total_and_the_line_says_so(images, capsys):
-    rows = trace(Edited(extra=nn.Linear(2, 3)), images)
-    print_trace(rows)
-    assert rows.total == 62006 + 9 and "The rows add up to 62,006" in capsys.readouterr().out
 
 
 def test_a_scripted_or_compiled_network_gets_a_sentence(images):
@@ -410,38 +430,73 @@ def test_a_scripted_or_compiled_network_gets_a_sentence(images):
             trace(net, images)
 
 
-# ---- When forward() fails: the table so far, what did not fit, and Python's own error -----------------
+# ---- When forward() fails: the table so far, Python's own error, and under it what to change ----------
 
-FAILURES = [
-    ({"conv2": nn.Conv2d(6, 16, 3)}, 8, "flatten  16 * 6 * 6 = 576",
-     "fc1 expects 400 numbers for each image and gets 576: make it nn.Linear(16 * 6 * 6, 120)"),
-    ({"fc2": nn.Linear(100, 84)}, 10, "relu", "fc2 expects 100 numbers for each image and gets 120: make it nn.Linear(120, 84)"),
-    ({"conv2": nn.Conv2d(3, 16, 5)}, 4, "pool", "conv2 expects 3 channels and gets 6: make it nn.Conv2d(6, 16, 5)"),
-    ({"conv2": nn.Conv2d(6, 16, 15)}, 4, "pool", "conv2: its kernel is larger than its maps, 6 * 14 * 14. Take a smaller one"),
-    ({"pool": nn.MaxPool2d(30)}, 3, "relu", "max_pool2d: its kernel is larger than its maps, 6 * 28 * 28. Take a smaller one")]
+class Small(nn.Module):
+    """Another network: one convolution, one pooling, two linear layers, in an nn.Sequential."""
+
+    def __init__(self, padding=0, flatten=nn.Flatten, last=5400, channels=3, pool=2, kernel=3):
+        super().__init__()
+        layers = [nn.Conv2d(channels, 24, kernel, padding=padding), nn.Tanh(), nn.MaxPool2d(pool), flatten(), nn.Linear(last, 20), nn.Linear(20, 5)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.layers(x)
 
 
-@pytest.mark.parametrize("layers, rows, last, sentence", FAILURES, ids=[sentence[:16] for *_, sentence in FAILURES])
-def test_a_network_that_does_not_fit_gets_its_table_up_to_there_and_what_to_write(images, capsys, layers, rows, last, sentence):
+def ours(*edits):
+    """LeNet5 after edits of its lines."""
+    return lambda: edited("lenet5", *edits)["LeNet5"]()
+
+
+CONV2, FC1, ROW = "self.conv2 = nn.Conv2d(6, 16, 5) ", "self.fc1 = nn.Linear(16 * 5 * 5, 120) ", "x = torch.flatten(x, 1) "
+
+# A mistake, what the note says, and the network after what the note says was done; size: of the images.
+MISTAKES = {
+    "kernel": (ours((CONV2, "self.conv2 = nn.Conv2d(6, 16, 3) ")), "fc1 expects 400 numbers for each image and gets 576: its first number must be 16 * 6 * 6.",
+               ours((CONV2, "self.conv2 = nn.Conv2d(6, 16, 3) "), (FC1, "self.fc1 = nn.Linear(16 * 6 * 6, 120) "))),
+    "padding": (lambda: Small(padding=1), "layers.4 expects 5400 numbers for each image and gets 6144: its first number must be 24 * 16 * 16.",
+                lambda: Small(padding=1, last=24 * 16 * 16)),
+    "pooling": (lambda: Small(pool=3), "layers.4 expects 5400 numbers for each image and gets 2400: its first number must be 24 * 10 * 10.",
+                lambda: Small(pool=3, last=24 * 10 * 10)),
+    "size": (LeNet5, "fc1 expects 400 numbers for each image and gets 256: its first number must be 16 * 4 * 4.",
+             ours((FC1, "self.fc1 = nn.Linear(16 * 4 * 4, 120) "))),
+    "second linear": (ours(("nn.Linear(120, 84)", "nn.Linear(100, 84)")), "fc2 expects 100 numbers for each image and gets 120: its first number must be 120.", LeNet5),
+    "channels": (ours((CONV2, "self.conv2 = nn.Conv2d(3, 16, 5) ")), "conv2 expects 3 channels and gets 6: its first number must be 6.", LeNet5),
+    "channels and padding": (ours((CONV2, "self.conv2 = nn.Conv2d(3, 16, 3, padding=1) "), (FC1, "self.fc1 = nn.Linear(16 * 7 * 7, 120) ")),
+                             "conv2 expects 3 channels and gets 6: its first number must be 6.",
+                             ours((CONV2, "self.conv2 = nn.Conv2d(6, 16, 3, padding=1) "), (FC1, "self.fc1 = nn.Linear(16 * 7 * 7, 120) "))),
+    "grey": (lambda: Small(channels=1), "layers.0 expects 1 channels and gets 3: its first number must be 3.", Small),
+    "no flatten": (ours((ROW, "x = x ")), f"fc1 gets (2, 16, 5, 5). {lenet5.FLATTEN}", LeNet5),
+    "no nn.Flatten": (lambda: Small(flatten=nn.Identity), f"layers.4 gets (2, 24, 15, 15). {lenet5.FLATTEN}", Small),
+    "flatten(x)": (ours((ROW, "x = torch.flatten(x) ")), f"fc1 gets (800,). {lenet5.FLATTEN}", LeNet5),
+    "nn.Flatten(0)": (lambda: Small(flatten=lambda: nn.Flatten(0)), f"layers.4 gets (10800,). {lenet5.FLATTEN}", Small),
+    "view": (ours((ROW, "x = x.view(-1, 16 * 5 * 6) ")), f"view gets (2, 16, 5, 5). {lenet5.FLATTEN}", LeNet5),
+    "view of half": (ours((ROW, "x = x.view(-1, 200) ")), f"fc1 gets (4, 200). {lenet5.FLATTEN}", LeNet5),
+    "reshape": (ours((ROW, "x = torch.reshape(x, (2, 16 * 5 * 6)) ")), f"reshape gets (2, 16, 5, 5). {lenet5.FLATTEN}", LeNet5),
+    "channels last": (LeNet5, "conv1 expects the channels first, and they come last: give the network images.permute(0, 3, 1, 2).", LeNet5),
+    "channels last, other": (Small, "layers.0 expects the channels first, and they come last: give the network images.permute(0, 3, 1, 2).", Small),
+    "large kernel": (ours((CONV2, "self.conv2 = nn.Conv2d(6, 16, 15) ")), "conv2: its kernel is larger than its map, 14x14. Take a smaller one.", LeNet5),
+    "large kernel, other": (lambda: Small(kernel=33), "layers.0: its kernel is larger than its map, 32x32. Take a smaller one.", Small),
+    "large pool": (ours(("nn.MaxPool2d(2, 2) ", "nn.MaxPool2d(30) ")), "pool: its kernel is larger than its map, 28x28. Take a smaller one.", LeNet5),
+    "large pool, other": (lambda: Small(pool=31), "pool: its kernel is larger than its map, 30x30. Take a smaller one.", Small)}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_does_not_fit_is_said_last_and_is_right_when_obeyed(mistake, images, capsys):
+    made, sentence, mended = MISTAKES[mistake]
+    x = images[:2, :, :28, :28] if mistake == "size" else images[:2]
+    x, right = x.permute(0, 2, 3, 1) if "last" in mistake else x, x
     with pytest.raises(RuntimeError) as error:
-        trace(Edited(**layers), images[:1])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + rows + 1 and lines[-2].startswith(last) and lines[-1] == sentence
+        trace(made(), x)
+    printed = capsys.readouterr().out.splitlines()
+    if sys.version_info >= (3, 11):
+        assert error.value.__notes__ == [sentence]  # Python shows it under the error
+    else:
+        assert printed.pop() == sentence
+    assert printed[0].startswith("layer") and printed[1].startswith("input") and "total" not in printed[-1]
     assert "forward" in [frame.name for frame in error.traceback]  # the line of forward() stands in the traceback
-
-
-def test_the_sentence_about_a_linear_layer_is_one_that_helps(images):
-    fixed = Edited(conv2=nn.Conv2d(6, 16, 3), fc1=nn.Linear(16 * 6 * 6, 120))
-    assert trace(fixed, images)[-1].shape == (4, 10)
-
-
-@pytest.mark.parametrize("old, new, sentence", [
-    ("x = torch.flatten(x, 1)  ", "x = x.view(-1, 16 * 5 * 6)  ", "view gets 16 * 5 * 5 numbers for each image: write x = torch.flatten(x, 1)"),
-    ("x = torch.flatten(x, 1)  ", "x = x  ", "fc1 gets 16 * 5 * 5 numbers for each image: write x = torch.flatten(x, 1)")])
-def test_a_view_that_does_not_fit_and_a_flatten_that_is_missing(images, capsys, old, new, sentence):
-    with pytest.raises(RuntimeError):
-        trace(edited("lenet5", ("        " + old, "        " + new))["LeNet5"](), images[:1])
-    assert capsys.readouterr().out.splitlines()[-1] == sentence
+    assert trace(mended(), right)[-1].shape in ((2, 10), (2, 5))
 
 
 class Calls(nn.Module):
@@ -455,17 +510,21 @@ class Calls(nn.Module):
         return self.function(self, x)
 
 
-@pytest.mark.parametrize("function", [
+UNKNOWN = [
     lambda net, x: net.conv(x.double()), lambda net, x: net.fc(x.flatten(1).double()), lambda net, x: F.conv2d(x, net.conv.weight, torch.zeros(7)),
     lambda net, x: nn.Conv2d(4, 8, 3, groups=2)(net.conv(x)), lambda net, x: nn.Linear(2352, 10)(net.conv(x)[0].view(-1, 2353)),
-    lambda net, x: net.conv(x.flatten(1)), lambda net, x: net.conv(x[0, 0, 0]), lambda net, x: net.fc(x[0].flatten()[:5]),
+    lambda net, x: net.conv(x.flatten(1)), lambda net, x: net.conv(x[0, 0, 0]), lambda net, x: x.view(4, 4, 3 // 4, 32, 32),
     lambda net, x: net.fc(x.flatten(1).view(2, 4, 1536)), lambda net, x: F.max_pool2d(x, 2, 2, padding=2), lambda net, x: torch.cat([net.conv(x), x], 1),
-    lambda net, x: torch.einsum("nc,cd->nd", x, x), lambda net, x: x.flatten(5), lambda net, x: nn.BatchNorm1d(3)(x)])
-def test_of_what_it_does_not_know_the_sentence_says_nothing(images, capsys, function):
-    with pytest.raises((RuntimeError, IndexError, ValueError)):
+    lambda net, x: torch.einsum("nc,cd->nd", x, x), lambda net, x: nn.BatchNorm2d(4)(x), lambda net, x: net.conv(net.conv(x)),
+    lambda net, x: x.flatten(1) @ torch.ones(5, 5), lambda net, x: net.fc(net.fc(x.flatten(1))), lambda net, x: net.conv(x.permute(0, 2, 3, 1)[:, :, :, :2])]
+
+
+@pytest.mark.parametrize("function", UNKNOWN)
+def test_of_what_it_does_not_know_the_note_says_nothing(images, capsys, function):
+    """Among them: a layer that is used twice, where a change for one use would break the other."""
+    with pytest.raises(RuntimeError) as error:
         trace(Calls(function), images)
-    printed = capsys.readouterr().out
-    assert printed == "" or printed.endswith("\n\n") and printed.startswith("layer")
+    assert not hasattr(error.value, "__notes__") and not capsys.readouterr().out.endswith(".\n")
 
 
 def raises(net, x):
@@ -474,16 +533,12 @@ def raises(net, x):
 
 @pytest.mark.parametrize("function", [raises, lambda net, x: raises(net, net.conv(x)), lambda net, x: net.missing(x)])
 def test_an_error_of_the_students_own_is_not_explained(images, capsys, function):
-    with pytest.raises((RuntimeError, AttributeError), match="the student's own|missing"):
+    with pytest.raises((RuntimeError, AttributeError), match="the student's own|missing") as error:
         trace(Calls(function), images)
-    assert capsys.readouterr().out == ""
+    assert not hasattr(error.value, "__notes__")
 
 
-def test_a_kernel_fits_into_its_map_and_the_padding(images, capsys):
-    net = Calls(lambda net, x: nn.Conv2d(6, 6, 31)(net.conv(x)))
-    with pytest.raises(RuntimeError):
-        trace(net, images)
-    assert "its kernel is larger than its maps, 6 * 28 * 28" in capsys.readouterr().out
+def test_a_kernel_fits_into_its_map_and_the_padding(images):
     assert trace(Calls(lambda net, x: nn.Conv2d(6, 6, 31, padding=2)(net.conv(x))), images)[-1].shape == (4, 6, 2, 2)
 
 
@@ -496,10 +551,9 @@ def test_a_value_that_depends_on_the_whole_map_has_no_receptive_field_stated(ima
 
 
 def test_a_map_that_was_written_into_has_no_receptive_field_stated(images):
-    y = torch.zeros(2)
-    with Recorder() as recorder:
-        y[:] = y.mean()
-    if "setitem" not in [name for name, *_ in recorder.calls]:
+    with Tracer(nn.Identity(), torch.zeros(2)) as tracer:
+        tracer.rows[0].output[:] = torch.ones(1)
+    if len(tracer.rows) == 1:
         pytest.skip("PyTorch 2.2 does not tell a TorchFunctionMode of y[:] = another tensor")
 
     def forward(net, x):
@@ -531,7 +585,10 @@ EDITS = {
     "layer more": [("self.fc3 = ", "self.fc4 = nn.Linear(10, 10)\n        self.fc3 = "), ("return self.fc3(x) ", "return self.fc4(F.relu(self.fc3(x))) ")],
     "renamed": [("self.conv1", "self.first")], "no bias": [("nn.Conv2d(3, 6, 5) ", "nn.Conv2d(3, 6, 5, bias=False) ")],
     "smaller": [("5, 120)", "5, 40)"), ("120, 84", "40, 30"), ("84, 10", "30, 10")],
-    "average": [("nn.MaxPool2d", "nn.AvgPool2d")]}
+    "average": [("nn.MaxPool2d", "nn.AvgPool2d")], "lazy": [("nn.Linear(16 * 5 * 5, 120)", "nn.LazyLinear(100)"), ("120, 84", "100, 84")],
+    "stride": [("nn.Conv2d(3, 6, 5) ", "nn.Conv2d(3, 6, 5, stride=2) "), ("16 * 5 * 5, 120", "16 * 1 * 1, 120")],
+    "batch norm": [("nn.Conv2d(3, 6, 5) ", "nn.Sequential(nn.Conv2d(3, 6, 5), nn.BatchNorm2d(6)) ")]}
+PLAIN = "dropout", "small kernel", "layer more", "smaller", "average", "lazy", "no bias"  # conv1 and its ReLU are as they were
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -543,21 +600,28 @@ def test_after_each_edit_the_script_compares_nothing_and_says_so(capsys, name):
     assert "difference" not in printed and "total" in printed
 
 
+def test_a_first_layer_for_grey_images_gets_a_grey_image(capsys):
+    edited("lenet5", ("nn.Conv2d(3, 6, 5) ", "nn.Conv2d(1, 6, 5) "))["main"]()
+    assert "input                         (1, 1, 32, 32)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", EDITS)
-def test_after_each_edit_evaluate_py_draws_what_it_can(few, monkeypatch, capsys, name):
+def test_after_each_edit_evaluate_py_draws_what_is_true(few, monkeypatch, capsys, name):
     import evaluate
     mine = edited("lenet5", *EDITS[name], once=False)["LeNet5"]
-    torch.save(mine().state_dict(), "net.pth")
+    net = mine()
+    net(few[0][:1][0])  # for the lazy one
+    torch.save(net.state_dict(), "net.pth")
     monkeypatch.setattr(evaluate, "LeNet5", mine)
     evaluate.main(["--dataset", "stripes", "--checkpoint", "net.pth"])
     printed = capsys.readouterr().out
     assert os.path.exists("feature_maps.png")
-    assert os.path.exists("filters.png") == os.path.exists("convolution.png") == (name != "renamed")
-    assert ("this network has no conv1" in printed) == (name == "renamed")
+    assert os.path.exists("filters.png") == os.path.exists("convolution.png") == (name in PLAIN)
+    assert ("No filters.png and convolution.png" in printed) == (name not in PLAIN)
 
 
-def test_the_tutorials_view_is_traced_as_flatten(images):
-    assert [row[:3] for row in trace(Net(), images)] == [row[:3] for row in trace(LeNet5(), images)]
+def test_the_tutorials_view_is_traced_as_a_flatten_is(images):
+    assert [row[1:3] for row in trace(Net(), images)] == [row[1:3] for row in trace(LeNet5(), images)]
 
 
 def test_the_script_prints_the_table_that_its_first_lines_quote(capsys):
