@@ -30,19 +30,19 @@ def edited(name, *edits, once=True):
 
 @pytest.fixture(autouse=True)
 def nothing_found_yet(monkeypatch):
-    """What "auto" means is decided once a process for each folder: here, once a test."""
+    """What load(train=True) found is kept for load(train=False): here, for one test."""
     monkeypatch.setattr(data, "FOUND", {})
 
 
 @pytest.fixture(scope="session")
 def stripes():
-    """The stand-in, drawn once: a training set of 10,000 and a test set of 2,000."""
+    """The synthetic dataset, drawn once: a training set of 10,000 and a test set of 2,000."""
     return data.load(True, "stripes"), data.load(False, "stripes")
 
 
 @pytest.fixture
 def few(stripes, monkeypatch, tmp_path):
-    """A new folder to work in, where the stand-in has 400 and 200 images: a run takes a moment."""
+    """A new folder to work in, where the synthetic dataset has 400 and 200 images: a run takes a moment."""
     cut = [TensorDataset(*dataset[:n]) for dataset, n in zip(stripes, (400, 200))]
     for dataset in cut:
         dataset.classes, dataset.name = stripes[0].classes, stripes[0].name
@@ -51,6 +51,14 @@ def few(stripes, monkeypatch, tmp_path):
                         cut[0 if train else 1] if dataset == "stripes" else load(train, dataset, root))
     monkeypatch.chdir(tmp_path)
     return cut
+
+
+@pytest.fixture
+def mirrorable(few, monkeypatch):
+    """few, under the name of CIFAR-10: --augment and --mirror are refused for stripes."""
+    for dataset in few:
+        monkeypatch.setattr(dataset, "name", data.CIFAR)
+    return few
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
 """Chapter 2, Data Download: the images, from bytes to mini-batches."""
+import argparse
 import io
 import os
 import stat
 import subprocess
 import sys
 
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -122,7 +124,7 @@ def test_imshow_returns_a_pil_image_large_enough_to_see_and_writes_it(tmp_path, 
         assert written.size == picture.size and written.tobytes() == picture.tobytes()
 
 
-# ---- The stand-in ----------------------------------------------------------------------------
+# ---- The synthetic dataset -------------------------------------------------------------------
 
 def test_stripes_are_10000_and_2000_images_a_tenth_of_each_class(stripes):
     for dataset, n in zip(stripes, (10_000, 2_000)):
@@ -149,13 +151,13 @@ def test_stripes_lie_flat_in_class_0_and_stand_in_class_5(stripes):
     assert between_columns[upright].mean() > 5 * between_rows[upright].mean()
 
 
-def test_classes_of_the_stand_in_are_angles(stripes):
+def test_classes_of_the_stripes_are_angles(stripes):
     assert stripes[0].classes == tuple(f"{angle} deg" for angle in range(0, 180, 18))
 
 
-def test_load_knows_three_names_and_refuses_others(monkeypatch):
+def test_load_knows_five_names_and_refuses_others(monkeypatch):
     monkeypatch.setattr(data, "download", lambda *args: pytest.fail("it downloaded"))
-    with pytest.raises(data.UserError, match="auto, cifar10, stripes, not 'CIFAR10'"):
+    with pytest.raises(data.UserError, match="auto, cifar10, mnist, fashion, stripes, not 'CIFAR10'"):
         data.load(dataset="CIFAR10")
 
 
@@ -200,6 +202,15 @@ def test_augment_follows_the_seed_and_is_new_each_time(images):
 def test_augment_draws_on_the_processor_and_works_where_the_images_are(images):
     """The meta device computes shapes only, but refuses to mix devices as a GPU does."""
     assert data.augment(images.to("meta")).shape == images.shape
+
+
+def test_a_loader_with_collate_augmented_gives_the_images_that_augment_makes_of_its_own(few):
+    torch.manual_seed(1)
+    images, labels = next(iter(DataLoader(few[0], batch_size=50, shuffle=True)))
+    expected = data.augment(images)
+    torch.manual_seed(1)
+    augmented, same_labels = next(iter(DataLoader(few[0], batch_size=50, shuffle=True, collate_fn=data.collate_augmented)))
+    assert torch.equal(augmented, expected) and torch.equal(labels, same_labels) and not torch.equal(augmented, images)
 
 
 # ---- python data.py, on either set -----------------------------------------------------------
@@ -314,7 +325,7 @@ def test_a_device_a_fifo_a_folder_and_a_write_protected_file_stay_what_they_are(
 def test_in_a_notebook_main_does_not_read_the_kernels_arguments(monkeypatch, module):
     seen = []
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
-    monkeypatch.setattr(module, "run", seen.append)
+    monkeypatch.setattr(module, "run_seeds" if module is train else "run", seen.append)
     module.main()
     assert seen[0].dataset == "auto"
 
@@ -329,6 +340,32 @@ def test_what_a_user_can_mend_ends_a_script_with_a_sentence_and_ctrl_c_with_anot
     with pytest.raises(SystemExit) as stop:
         data.script(main, stopped="All is kept.")
     assert stop.value.code == sentence  # a string: Python prints it, and exits with 1
+
+
+def test_a_pillow_that_is_too_old_to_draw_is_named_before_the_work(monkeypatch):
+    """torchvision takes Pillow 9.5, which can't draw text of a size: found out after an epoch of training."""
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    for version, too_old in (("9.5.0", True), ("10.0.1", True), ("10.1.0", False), ("12.0.0", False)):
+        monkeypatch.setattr(PIL, "__version__", version)
+        ran = []
+        if too_old:
+            with pytest.raises(SystemExit, match=f"Pillow {version} is too old to draw: pip install --upgrade pillow"):
+                data.script(ran.append)
+        else:
+            data.script(ran.append)
+        assert bool(ran) is not too_old
+
+
+@pytest.mark.parametrize("name, given", [("net.pth", "net.pth"), ("-x.pth", os.path.join(".", "-x.pth")), ("", None)])
+def test_a_file_name_is_no_flag_and_not_empty(name, given, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkpoint", type=data.file_name)
+    if given:
+        assert parser.parse_args([f"--checkpoint={name}"]).checkpoint == given
+    else:
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--checkpoint", name])
+        assert "argument --checkpoint: the name is empty: name a file, or leave the flag out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [ValueError("a"), OSError("b"), RuntimeError("c"), NameError("d"), ImportError("e")])

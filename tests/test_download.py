@@ -214,7 +214,7 @@ def test_a_folder_that_nobody_may_write_to_is_only_read_if_the_files_are_whole(s
     assert ten_and_fifty(cifar10("data"))
 
 
-def test_three_processes_at_once_all_end_well(server, archive):
+def test_three_threads_at_once_all_end_well(server, archive):
     """Each downloads or finds the archive; none sees another's half; nothing is left behind."""
     server.use("slow")
     results = []
@@ -243,30 +243,22 @@ def test_files_that_are_whole_but_cannot_be_used_are_no_reason_to_download(serve
     assert server.asked == [] and os.listdir() == ["data"]
 
 
-def test_a_file_that_may_not_be_read_is_named(server, monkeypatch):
+@pytest.mark.parametrize("denied", ["file", "folder"])
+def test_a_file_or_folder_that_may_not_be_read_is_named_and_nothing_is_downloaded(server, monkeypatch, capsys, denied):
+    """(As root, permissions do not bind: so the functions that look at them are replaced.)"""
     server.use("whole")
     cifar10("data")
-
-    def denied(*args, **flags):
-        raise PermissionError(13, "Permission denied", "data/cifar-10-batches-py/test_batch")
-
-    monkeypatch.setattr(data, "CIFAR10", denied)
-    monkeypatch.setattr(denied, "base_folder", "cifar-10-batches-py", raising=False)
-    with pytest.raises(data.UserError, match="data/cifar-10-batches-py/test_batch can't be read: Permission denied"):
+    server.asked.clear()
+    capsys.readouterr()
+    if denied == "file":
+        def refuse(path, md5=None):
+            raise PermissionError(13, "Permission denied", path)
+        monkeypatch.setattr(data, "check_integrity", refuse)
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: not path.endswith("batches-py"))
+    with pytest.raises(data.UserError, match="data.cifar-10-batches-py.* can't be used: Permission denied. Name another folder with --data-dir"):
         data.load()
-
-
-def test_a_file_that_may_not_be_read_is_no_traceback_on_the_way_to_the_download_either(server, monkeypatch):
-    server.use("whole")
-    cifar10("data")
-    os.remove("data/cifar-10-batches-py/test_batch")
-
-    def denied(path, md5=None):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(data, "check_integrity", denied)
-    with pytest.raises(data.UserError, match="The data folder .*data can't be used: Permission denied"):
-        data.load()
+    assert server.asked == [] and "damaged" not in capsys.readouterr().out
 
 
 # ---- Damaged files -------------------------------------------------------------------------------
@@ -319,17 +311,20 @@ def test_auto_falls_back_on_stripes_and_says_so_loudly_and_once(server, quick, c
     assert "HTTP Error 404" in printed and "CIFAR-10 is not in" in printed and printed.count("NOT CIFAR-10") == 1
 
 
-def test_auto_is_decided_once_for_a_folder(server, quick):
-    """A training set of one kind never meets a test set of the other, and no address is asked twice."""
+def test_a_test_set_follows_the_training_set_and_each_training_set_is_decided_anew(server, quick, capsys):
+    """A training set of one kind never meets a test set of the other; files that came later are found, as in a notebook."""
     server.use("404")
-    data.load()
+    assert data.load().name == data.STRIPES
     server.use("whole")
     assert data.load(train=False).name == data.STRIPES and server.asked == ["404"]
-    assert data.load(train=False, root="elsewhere").name == data.CIFAR
+    assert data.load(train=False, root="elsewhere").name == data.CIFAR      # alone, it decides for itself
+    assert data.load().name == data.load(train=False).name == data.CIFAR    # the files are there now
+    os.rename("data", "moved")
     server.use("404")
-    os.rename("elsewhere", "moved")
-    with pytest.raises(data.UserError, match="CIFAR-10 is not in"):
-        data.load(root="elsewhere")
+    capsys.readouterr()
+    for _ in range(2):
+        assert data.load().name == data.load(train=False).name == data.STRIPES
+    assert capsys.readouterr().out.count("NOT CIFAR-10") == 2                # a banner for each training set
 
 
 def test_asking_for_cifar10_never_gives_stripes(server, few, capsys):
@@ -350,7 +345,7 @@ def test_auto_is_cifar10_where_it_can_be_had(server):
     assert data.load().name == data.CIFAR and data.load(False).classes == data.CLASSES
 
 
-def test_the_files_are_read_for_their_md5_at_most_twice(server, monkeypatch):
+def test_the_files_are_read_for_their_md5_once_to_find_them_and_once_by_each_set(server, monkeypatch):
     server.use("whole")
     cifar10("data")
     hashed, check = [], data.check_integrity
@@ -359,7 +354,7 @@ def test_the_files_are_read_for_their_md5_at_most_twice(server, monkeypatch):
     data.FOUND.clear()
     assert len(data.load()) == 50 and len(data.load(False)) == 10
     batches = [path for path in hashed if "batch" in os.path.basename(path) and "meta" not in path]
-    assert len(batches) == 2 * 6 and len(hashed) <= 2 * 7
+    assert len(batches) == 3 * 6 and len(hashed) <= 3 * 7
 
 
 def test_a_full_disk_is_not_taken_for_a_dead_network(server, few, monkeypatch):
@@ -376,5 +371,5 @@ def test_a_full_disk_is_not_taken_for_a_dead_network(server, few, monkeypatch):
 def test_a_data_folder_that_cannot_be_made_is_named(archive):
     with open("data", "w"):
         pass
-    with pytest.raises(data.UserError, match="The data folder .*data can't be used: File exists"):
+    with pytest.raises(data.UserError, match="data can't be used: File exists. Name another folder with --data-dir"):
         data.main([])
