@@ -427,7 +427,7 @@ def explained(path, net):
     try:
         yield
     except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AssertionError, TypeError,
-            AttributeError, struct.error) as error:
+            struct.error) as error:
         if error.__traceback__.tb_next.tb_next is None:  # raised by the block itself, not by PyTorch: a bug
             raise
         raise data.UserError(f"{path} {problem(path, error)}")

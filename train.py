@@ -228,26 +228,6 @@ def print_summary(args, name, paths, results):
         print(f"Accuracy {min(accuracies):.1f} %, training loss {max(losses):.3g}: {data.LEARNED_NOTHING}")
 
 
-def configure_optimizer(args, optimizer, steps):
-    """Returns the optimizer with what the flags change that the tutorial has not.
-
-    Nesterov's momentum takes the gradient as if momentum had moved on already. Weight decay (L2
-    regularisation) also pulls each weight towards zero in each step. A schedule changes the
-    learning rate after each of the steps; in a loop of your own, write scheduler.step() after
-    optimizer.step().
-    """
-    group = optimizer.param_groups[0]  # all parameters, and their settings
-    if args.optimizer == "muon":
-        optimizer = Muon(group["params"], args.lr, args.momentum)
-        group = optimizer.param_groups[0]
-    group.update(nesterov=args.nesterov, weight_decay=args.weight_decay)
-    if args.schedule == "linear":
-        factor = lambda step: linear_factor(step, steps, args.warmup)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        optimizer.register_step_post_hook(lambda *_: scheduler.step())
-    return optimizer
-
-
 class Muon(torch.optim.Optimizer):
     """SGD with Nesterov's momentum, but the step of each weight matrix is made orthogonal first.
 

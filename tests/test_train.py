@@ -1,10 +1,11 @@
 """Chapters 3 and 4, the loss, the optimiser and Model Training: the loop does what its comments say."""
 import argparse
+import csv
 import inspect
 import math
 import os
 import re
-import shlex
+import subprocess
 import sys
 
 import pytest
@@ -42,13 +43,14 @@ def percent_right(net, dataset):
     return evaluate.accuracy(*evaluate.predict(net, loader(dataset, 50)))
 
 
-def plain_epochs(trainset, batch_size=50, epochs=1, seed=0, linear=None, augment=False, muon=None, **sgd):
+def plain_epochs(trainset, batch_size=50, epochs=1, seed=0, linear=None, augment=False, optimizer=torch.optim.SGD, **options):
     """The tutorial's loop and network, bare; linear: the warm-up of a linear schedule. The parameters at the end."""
     torch.manual_seed(seed)
     trainloader = DataLoader(TensorDataset(*trainset.tensors), batch_size=batch_size, shuffle=True)
     net = Net()
     criterion = nn.CrossEntropyLoss()
-    optimizer = train.Muon(net.parameters(), **muon) if muon else torch.optim.SGD(net.parameters(), **{"lr": 0.001, "momentum": 0.9, **sgd})
+    options = {"lr": 0.001, **({"momentum": 0.9} if optimizer is torch.optim.SGD else {}), **options}
+    optimizer = optimizer(net.parameters(), **options)
     highest, step, steps = optimizer.param_groups[0]["lr"], 0, epochs * len(trainloader)
     for epoch in range(epochs):
         for inputs, labels in trainloader:
@@ -83,21 +85,24 @@ SETTINGS = [
     ("--seed 7", {"seed": 7}), ("--epochs 2", {"epochs": 2}), ("--nesterov", {"nesterov": True}),
     ("--weight-decay 0.1", {"weight_decay": 0.1}), ("--schedule linear --epochs 2", {"linear": 0, "epochs": 2}),
     ("--schedule linear --warmup 0.5", {"linear": 0.5}), ("--augment", {"augment": True}),
+    ("--optimizer adam", {"optimizer": torch.optim.Adam}), ("--optimizer adam --lr 0.01 --weight-decay 0.1 --schedule linear",
+     {"optimizer": torch.optim.Adam, "lr": 0.01, "weight_decay": 0.1, "linear": 0}),
+    ("--optimizer rmsprop --weight-decay 0.1", {"optimizer": torch.optim.RMSprop, "weight_decay": 0.1}),
     ("--epochs 2 --lr 0.01 --nesterov --weight-decay 0.01 --schedule linear --warmup 0.25",
      {"epochs": 2, "lr": 0.01, "nesterov": True, "weight_decay": 0.01, "linear": 0.25}),
     ("--optimizer muon --lr 0.02 --momentum 0.95 --weight-decay 0.05 --augment --schedule linear",
-     {"muon": {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.05}, "augment": True, "linear": 0})]
+     {"optimizer": train.Muon, "lr": 0.02, "momentum": 0.95, "weight_decay": 0.05, "augment": True, "linear": 0})]
 
 
 @pytest.mark.parametrize("flags, settings", SETTINGS, ids=[flags for flags, _ in SETTINGS])
-def test_each_flag_is_the_plain_loop_with_that_setting_bit_for_bit(few, flags, settings):
+def test_each_flag_is_the_plain_loop_with_that_setting_bit_for_bit(mirrorable, flags, settings):
     trained = run(*flags.split())
-    assert same(trained, plain_epochs(few[0], **settings)) and not same(trained, plain_epochs(few[0]))
+    assert same(trained, plain_epochs(mirrorable[0], **settings)) and not same(trained, plain_epochs(mirrorable[0]))
 
 
 def test_the_defaults_are_the_tutorials_settings(monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "run", seen.append)
+    monkeypatch.setattr(train, "run_seeds", seen.append)
     train.main([])
     args = vars(seen[0])
     assert (args["batch_size"], args["lr"], args["momentum"]) == (4, 0.001, 0.9)
@@ -105,7 +110,7 @@ def test_the_defaults_are_the_tutorials_settings(monkeypatch):
     assert args["optimizer"] == "sgd" and not args["nesterov"] and not args["augment"]
     assert args["dataset"] == "auto" and args["device"] == "cpu" and args["epochs"] == 8
     assert not args["validation"] and args["runs"] == 1 and args["seed"] == 0
-    assert inspect.signature(train.train).parameters["every"].default == 2000  # mini-batches between two lines of the log
+    assert inspect.signature(train.train).parameters["log_every"].default == 2000  # mini-batches between two lines of the log
 
 
 def test_train_puts_the_network_into_training_mode(few):
@@ -116,17 +121,6 @@ def test_train_puts_the_network_into_training_mode(few):
     net[1].register_forward_hook(lambda module, *_: modes.append(module.training))
     train.train(net, loader(few[0], 100), nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=0.1))
     assert modes == [True] * 4
-
-
-def test_training_and_test_set_are_the_two_that_they_should_be(few, monkeypatch):
-    trained, tested = [], []
-    normal_train, normal_predict = train.train, train.predict
-    monkeypatch.setattr(train, "train", lambda net, trainloader, *args, **flags:
-                        trained.append(trainloader.dataset) or normal_train(net, trainloader, *args, **flags))
-    monkeypatch.setattr(train, "predict", lambda net, testloader, *args:
-                        tested.append(testloader.dataset) or normal_predict(net, testloader, *args))
-    run()
-    assert trained == [few[0]] and tested == [few[1]]
 
 
 def test_gradients_add_up_unless_zero_grad_clears_them(images):
@@ -147,23 +141,13 @@ def test_cross_entropy_is_minus_log_of_the_probability_given_to_the_truth():
     assert nn.CrossEntropyLoss()(torch.zeros(1, 10), torch.tensor([3])).item() == pytest.approx(2.303, abs=1e-3)
 
 
-def test_steps_that_agree_add_up_to_ten_times_one_step():
-    weight = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([weight], lr=0.001, momentum=0.9)
-    for _ in range(200):
-        before = weight.item()
-        weight.grad = torch.ones(1)
-        optimizer.step()
-    assert before - weight.item() == pytest.approx(10 * 0.001, rel=1e-3)
-
-
 def test_running_loss_is_the_mean_since_the_last_line(few, capsys):
     torch.manual_seed(0)
     net = LeNet5()
     trainloader = loader(few[0], 4)
     still = torch.optim.SGD(net.parameters(), lr=1e-12)  # a net that does not move has losses that we can recompute
-    loss, percent = train.train(net, trainloader, nn.CrossEntropyLoss(), still, every=30)
-    lines = re.findall(r"\[1, +(\d+)\] loss: (\d\.\d{3}) \| [\d,]+ images/s, \d+ min \d\d s left", capsys.readouterr().out)
+    loss, percent = train.train(net, trainloader, nn.CrossEntropyLoss(), still, log_every=30)
+    lines = re.findall(r"^\[1, +(\d+)\] loss: (\d\.\d{3})$", capsys.readouterr().out, re.M)
     assert [int(batch) for batch, _ in lines] == [30, 60, 90]  # of 100
     with torch.no_grad():
         losses = [nn.CrossEntropyLoss()(net(inputs), labels).item() for inputs, labels in trainloader]
@@ -171,14 +155,14 @@ def test_running_loss_is_the_mean_since_the_last_line(few, capsys):
     assert loss == pytest.approx(sum(losses) / 100, abs=1e-4) and percent == percent_right(net, few[0])
 
 
-def test_the_log_tells_speed_and_time_left(few, monkeypatch, capsys):
+def test_the_line_of_an_epoch_tells_speed_and_time_left(few, monkeypatch, capsys):
     clock = iter(range(0, 10_000, 50))  # 50 seconds pass between two looks at it
     monkeypatch.setattr(train.time, "perf_counter", lambda: next(clock))
-    net = LeNet5()
-    train.train(net, loader(few[0], 4), nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=0.1), epoch=1, epochs=3, every=50)
-    first, second = re.findall(r"\[2, +\d+\] loss: \S+ \| (\d+) images/s, (\d+) min (\d\d) s left", capsys.readouterr().out)
-    assert first == ("4", "2", "30")    # 200 images in 50 s; of the 200 mini-batches of two epochs, 150 are left
-    assert second == ("4", "1", "40")   # 400 in 100 s; an epoch is left
+    run("--epochs", "4")
+    printed = capsys.readouterr().out
+    assert re.findall(r"(epoch \d): .* \| (\d+) images/s, (\d+) min (\d\d) s left$", printed, re.M) == [
+        ("epoch 1", "8", "2", "30"), ("epoch 2", "8", "1", "40"), ("epoch 3", "8", "0", "50"), ("epoch 4", "8", "0", "00")]
+    assert "200 s of training, 8 images/s." in printed
 
 
 def test_the_mean_loss_counts_images_so_a_small_last_batch_counts_less(few):
@@ -191,7 +175,7 @@ def test_the_mean_loss_counts_images_so_a_small_last_batch_counts_less(few):
 
 def test_a_line_every_8000_images_is_every_2000_batches_of_4(few, monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "train", lambda *args, every, **flags: seen.append(every) or (1.0, 50.0))
+    monkeypatch.setattr(train, "train", lambda *args: seen.append(args[-1]) or (1.0, 50.0))
     for batch_size in ("4", "64", "10000"):
         run("--batch-size", batch_size)
     assert seen == [2000, 125, 1]
@@ -205,30 +189,33 @@ def test_stripes_are_learned_in_an_epoch(stripes):
     assert percent_right(net, stripes[1]) > 50  # guessing: 10
 
 
-def test_the_test_set_is_never_augmented_and_never_trained_on(few, monkeypatch):
-    augmented = []
-    augment = data.augment
+def watch(monkeypatch):
+    """(images trained on, images tested on): what run() hands to train() and to predict(), for each epoch."""
+    trained, tested, real_train, real_predict = [], [], train.train, train.predict
+    monkeypatch.setattr(train, "train", lambda net, trainloader, *args: trained.append(trainloader.dataset[:][0]) or
+                        real_train(net, trainloader, *args))
+    monkeypatch.setattr(train, "predict", lambda net, testloader, *args: tested.append(testloader.dataset[:][0]) or
+                        real_predict(net, testloader, *args))
+    return trained, tested
+
+
+def test_training_and_test_set_are_the_two_that_they_should_be_and_only_the_first_is_augmented(mirrorable, monkeypatch):
+    augmented, augment, (trained, tested) = [], data.augment, watch(monkeypatch)
     monkeypatch.setattr(data, "augment", lambda images: augmented.append(images) or augment(images))
-    before = few[1][:][0].clone()
+    before = mirrorable[1][:][0].clone()
     run("--augment")
-    test_images = {image.numpy().tobytes() for image in before}
-    assert sum(len(images) for images in augmented) == 400  # the training images, once an epoch, and no more
-    assert not any(image.numpy().tobytes() in test_images for images in augmented for image in images)
-    assert torch.equal(few[1][:][0], before)
+    assert torch.equal(trained[0], mirrorable[0][:][0]) and torch.equal(tested[0], before) and len(trained) == len(tested) == 1
+    given = {image.numpy().tobytes() for images in augmented for image in images}
+    assert given == {image.numpy().tobytes() for image in trained[0]} and sum(map(len, augmented)) == 400  # each once an epoch
 
 
 def test_validation_images_are_measured_on_never_trained_on_and_the_test_set_stays_shut(few, monkeypatch, capsys):
-    trained_on, measured_on = [], []
-    normal_train, normal_predict = train.train, train.predict
-    monkeypatch.setattr(train, "train", lambda net, trainloader, *args, **flags:
-                        trained_on.append(trainloader.dataset[:][0]) or normal_train(net, trainloader, *args, **flags))
-    monkeypatch.setattr(train, "predict", lambda net, testloader, *args:
-                        measured_on.append(testloader.dataset[:][0]) or normal_predict(net, testloader, *args))
+    trained, tested = watch(monkeypatch)
     load = data.load
     monkeypatch.setattr(data, "load", lambda train, **args: load(train, **args) if train else pytest.fail("the test set"))
     run("--validation", "50")
     images = few[0][:][0]
-    assert torch.equal(trained_on[0], images[:350]) and torch.equal(measured_on[0], images[350:])
+    assert torch.equal(trained[0], images[:350]) and torch.equal(tested[0], images[350:])
     printed = capsys.readouterr().out
     assert "350 training images" in printed and "validation accuracy on STRIPES" in printed and "test accuracy" not in printed
     assert "without --validation" in printed and "evaluate.py" not in printed
@@ -236,7 +223,7 @@ def test_validation_images_are_measured_on_never_trained_on_and_the_test_set_sta
 
 def test_a_trial_on_validation_images_leaves_the_network_alone(few):
     train.main([*QUICK, "--validation", "50"])
-    assert sorted(os.listdir()) == ["validation_stripes_net.pth", "validation_stripes_net_curve.png"]
+    assert sorted(os.listdir()) == ["validation_stripes_net.pth", "validation_stripes_net_curve.csv", "validation_stripes_net_curve.png"]
 
 
 @pytest.mark.parametrize("number", ["400", "401"])
@@ -251,8 +238,7 @@ def test_a_validation_set_of_everything_is_refused(few, number):
 def test_runs_are_the_single_runs_of_their_seeds_each_with_files_of_its_own(few, capsys):
     train.main([*QUICK, "--seed", "5", "--runs", "2"])
     printed = capsys.readouterr().out
-    assert sorted(os.listdir()) == ["stripes_net_seed5.pth", "stripes_net_seed5_curve.png",
-                                    "stripes_net_seed6.pth", "stripes_net_seed6_curve.png"]
+    assert sorted(os.listdir()) == [f"stripes_net_seed{seed}{end}" for seed in (5, 6) for end in (".pth", "_curve.csv", "_curve.png")]
     for seed in (5, 6):
         assert same(torch.load(f"stripes_net_seed{seed}.pth", weights_only=True), run("--seed", str(seed)))
     assert "Next: python evaluate.py --checkpoint stripes_net_seed5.pth --dataset stripes" in printed.splitlines()
@@ -265,32 +251,71 @@ def test_a_name_with_dots_keeps_them(tmp_path, monkeypatch, name, stem):
     monkeypatch.chdir(tmp_path)
     assert train.checkpoint_path(args, data.CIFAR, 7) == f"{stem}_seed7.pth"
     args.runs = 1
-    assert train.checkpoint_path(args, data.CIFAR, 7) == name and train.curve_path(name) == f"{stem}_curve.png"
+    assert train.checkpoint_path(args, data.CIFAR, 7) == name and train.path_of_curve(name, "png") == f"{stem}_curve.png"
 
 
-def test_the_last_line_of_several_runs_is_mean_deviation_lowest_highest(few, monkeypatch, capsys):
-    results = iter([(60.0, 10.0, 1.0), (61.0, 20.0, 1.0), (65.0, 30.0, 1.0)])
-    monkeypatch.setattr(train, "fit", lambda *args: next(results))
-    train.main([*QUICK, "--runs", "3"])
-    assert ("3 runs, seeds 0 to 2: test accuracy on STRIPES (not CIFAR-10) mean 62.0 %, standard deviation 2.6, "
-            "lowest 60.0, highest 65.0; 20 s of training each") in capsys.readouterr().out
+def results(monkeypatch, *results):
+    """run() returns these, (test accuracy, seconds, training loss), one after the other."""
+    left = iter(results)
+
+    def run(*args):
+        percent, seconds, loss = next(left)
+        return [(9.0, 1.0, 9.0, 99.0), (loss, 50.0, 1.0, percent)], seconds  # of two epochs, the last one counts
+
+    monkeypatch.setattr(train, "run", run)
 
 
-def test_mirror_changes_the_test_but_not_the_training_and_is_named_beside_each_result(few, capsys, monkeypatch):
+def test_the_last_lines_of_several_runs_are_settings_each_accuracy_mean_deviation_lowest_highest(few, monkeypatch, capsys):
+    results(monkeypatch, (60.0, 10.0, 1.0), (61.0, 20.0, 1.0), (65.0, 30.0, 1.0))
+    train.main([*QUICK, "--runs", "3", "--lr", "0.02"])
+    assert ("3 runs, seeds 0 to 2. --epochs 1 --batch-size 50 --lr 0.02\n"
+            "test accuracy on STRIPES (not CIFAR-10): 60.0, 61.0, 65.0 %; mean 62.0 %, standard deviation 2.6, "
+            "lowest 60.0, highest 65.0; 20 s of training each\n") in capsys.readouterr().out
+
+
+def test_mirror_changes_the_test_but_not_the_training_and_is_named_beside_each_result(mirrorable, capsys, monkeypatch):
     titles, draw_curve = [], train.draw_curve
     monkeypatch.setattr(train, "draw_curve", lambda history, title, *args: titles.append(title) or draw_curve(history, title, *args))
     plain = run()
     capsys.readouterr()
     train.main([*QUICK, "--mirror", "--runs", "2"])
     printed = capsys.readouterr().out
-    net = evaluate.load_checkpoint("stripes_net_seed0.pth")
+    net = evaluate.load_checkpoint("cifar_net_seed0.pth")
     assert same(net.state_dict(), plain)
-    both = evaluate.accuracy(*evaluate.predict(net, loader(few[1], 50), mirror=True))
-    assert f"test accuracy on STRIPES (not CIFAR-10) (with the mirror image) {both:.1f} %" in printed
-    assert printed.count(" %, test accuracy on STRIPES (not CIFAR-10) (with the mirror image) ") == 2  # an epoch of each run
-    assert "2 runs, seeds 0 to 1: test accuracy on STRIPES (not CIFAR-10) (with the mirror image) mean " in printed
-    assert "Next: python evaluate.py --checkpoint stripes_net_seed0.pth --dataset stripes --mirror" in printed.splitlines()
-    assert titles[0] == "LeNet-5 on STRIPES (not CIFAR-10)" and titles[1:] == [titles[0] + " (with the mirror image)"] * 2
+    both = evaluate.accuracy(*evaluate.predict(evaluate.Mirrored(net), loader(mirrorable[1], 50)))
+    assert f"test accuracy on CIFAR-10 (with the mirror image) {both:.1f} %" in printed
+    assert printed.count(", test accuracy on CIFAR-10 (with the mirror image) ") == 2  # an epoch of each run
+    assert "\ntest accuracy on CIFAR-10 (with the mirror image): " in printed
+    assert "Next: python evaluate.py --checkpoint cifar_net_seed0.pth --mirror" in printed.splitlines()
+    assert titles[0].startswith("LeNet-5 on CIFAR-10, seed 0\n")
+    assert [title.split("\n")[0] for title in titles[1:]] == [f"LeNet-5 on CIFAR-10 (with the mirror image), seed {k}" for k in (0, 1)]
+
+
+# ---- What gave this result? --------------------------------------------------------------------
+
+@pytest.mark.parametrize("flags, shown, more", [
+    ("--lr 0.02 --momentum 0.5", "--epochs 1 --batch-size 50 --lr 0.02 --momentum 0.5", ", --lr 0.02 --momentum 0.5"),
+    ("--optimizer muon --schedule linear --warmup 0.1 --weight-decay 0.5", "--epochs 1 --batch-size 50 --optimizer muon --weight-decay 0.5 "
+     "--schedule linear --warmup 0.1", ", --optimizer muon --weight-decay 0.5 --schedule linear --warmup 0.1"),
+    ("--nesterov --validation 50", "--epochs 1 --batch-size 50 --nesterov --validation 50", ", --nesterov --validation 50"),
+    ("--momentum 0.9 --seed 3", "--epochs 1 --batch-size 50", "")])
+def test_first_line_and_title_name_each_setting_that_is_not_the_default(few, monkeypatch, capsys, flags, shown, more):
+    titles = []
+    monkeypatch.setattr(train, "draw_curve", lambda history, title, *args: titles.append(title))
+    run(*flags.split())
+    seed = 3 if "seed" in flags else 0
+    assert titles == [f"LeNet-5 on STRIPES (not CIFAR-10), seed {seed}\n{shown}"]
+    n = 350 if "validation" in flags else 400
+    assert (f"STRIPES (not CIFAR-10): {n} training images, 1 epoch, mini-batches of 50, seed {seed}, on cpu{more}"
+            in capsys.readouterr().out.splitlines())
+
+
+def test_at_the_defaults_there_is_nothing_to_name(few, monkeypatch):
+    titles = []
+    monkeypatch.setattr(train, "train", lambda *args: (1.0, 50.0))
+    monkeypatch.setattr(train, "draw_curve", lambda history, title, *args: titles.append(title))
+    train.main(["--dataset", "stripes"])
+    assert set(titles) == {"LeNet-5 on STRIPES (not CIFAR-10), seed 0"} and len(titles) == 8
 
 
 # ---- Muon: singular value decomposition is the referee -----------------------------------------
@@ -350,7 +375,8 @@ def test_muon_learns_stripes_in_one_epoch_and_obeys_the_schedule(stripes):
     net = LeNet5()
     optimizer = train.Muon(net.parameters(), lr=0.02)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: train.linear_factor(step, 157))
-    train.train(net, loader(stripes[0], 64, shuffle=True), nn.CrossEntropyLoss(), optimizer, scheduler=scheduler)
+    optimizer.register_step_post_hook(lambda *_: scheduler.step())
+    train.train(net, loader(stripes[0], 64, shuffle=True), nn.CrossEntropyLoss(), optimizer)
     assert percent_right(net, stripes[1]) > 80
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
 
@@ -383,16 +409,18 @@ def test_linear_with_warmup_rises_first():
     assert values[:20] == sorted(values[:20]) and values[20:] == sorted(values[20:], reverse=True)
 
 
-def test_the_loop_gives_each_step_its_rate(few):
-    net = LeNet5()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.4)
-    rates = []
-    optimizer.register_step_post_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
-    trainloader = loader(few[0], 100, shuffle=True)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: train.linear_factor(step, 8))
-    for epoch in range(2):
-        train.train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, 2, scheduler=scheduler)
-    assert rates == pytest.approx([0.4 * left / 8 for left in (8, 7, 6, 5, 4, 3, 2, 1)])
+@pytest.mark.parametrize("optimizer", ["sgd", "muon", "adam", "rmsprop"])
+def test_each_step_gets_its_rate_whatever_the_optimizer(few, monkeypatch, optimizer):
+    rates, normal_train = [], train.train
+
+    def watched(net, trainloader, criterion, optimizer, *args):
+        if not rates:
+            optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+        return normal_train(net, trainloader, criterion, optimizer, *args)
+
+    monkeypatch.setattr(train, "train", watched)
+    run("--optimizer", optimizer, "--lr", "0.004", "--batch-size", "100", "--epochs", "2", "--schedule", "linear")
+    assert rates == pytest.approx([0.004 * left / 8 for left in (8, 7, 6, 5, 4, 3, 2, 1)])
 
 
 # ---- The log ---------------------------------------------------------------------------------
@@ -408,22 +436,36 @@ def test_the_log_shows_the_trace_then_each_epoch_then_what_to_do_next(few, capsy
     net = evaluate.load_checkpoint("net.pth")
     percent = percent_right(net, few[1])
     assert f"epoch 2: training loss 2.3" in printed and f"test accuracy on STRIPES (not CIFAR-10) {percent:.1f} %" in printed
-    assert re.search(r"^\d+ s of training, [\d,]+ images/s\. The network is in net\.pth, its curve in net_curve\.png\.$", printed, re.M)
+    assert re.search(r"^\d+ s of training, [\d,]+ images/s\. The network is in net\.pth, its curve in net_curve\.png and net_curve\.csv\.$", printed, re.M)
 
 
-LOG = r"epoch \d+: training loss ([\d.]+), training accuracy ([\d.]+) %, test accuracy on .+? ([\d.]+) %"
+LOG = r"epoch \d+: training loss ([\d.]+), training accuracy ([\d.]+) %, test loss ([\d.]+), test accuracy on .+? ([\d.]+) %"
 
 
-def test_the_log_alone_is_enough_to_draw_the_curve_again(few, monkeypatch, capsys):
+@pytest.mark.parametrize("kind, flags", [("test", []), ("validation", ["--validation", "50"])])
+def test_the_table_beside_the_curve_has_every_epochs_numbers_and_the_log_the_same(few, monkeypatch, capsys, kind, flags):
     drawn = []
-    monkeypatch.setattr(train, "draw_curve", lambda *args: drawn.append((list(args[0]), *args[1:])))
-    run("--epochs", "3")
-    history, title, path, kind = drawn[-1]
-    lines = re.findall(LOG, capsys.readouterr().out)
-    assert len(drawn) == len(lines) == len(history) == 3
-    assert (title, path, kind) == ("LeNet-5 on STRIPES (not CIFAR-10)", "net_curve.png", "test")
-    for line, entry in zip(lines, history):
+    monkeypatch.setattr(train, "draw_curve", lambda *args: drawn.append((list(args[0]), *args[2:])))
+    run("--epochs", "3", *flags)
+    history, path, kind_drawn = drawn[-1]
+    lines = re.findall(LOG.replace("test", kind), capsys.readouterr().out)
+    assert len(drawn) == len(lines) == len(history) == 3 and (path, kind_drawn) == ("net_curve.png", kind)
+    with open("net_curve.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["epoch", "training loss", "training accuracy", f"{kind} loss", f"{kind} accuracy"]
+    for k, (line, entry, row) in enumerate(zip(lines, history, rows[1:], strict=True)):
         assert [float(number) for number in line] == pytest.approx(entry, abs=0.06)
+        assert [float(number) for number in row] == pytest.approx([k + 1, *entry], abs=1e-6)
+
+
+def test_the_test_loss_is_the_criterions_own_of_the_one_pass_over_the_test_set(few, monkeypatch):
+    """An edited criterion shows up in both losses."""
+    names = edited("train", ("    criterion = nn.CrossEntropyLoss()\n", "    criterion = nn.MultiMarginLoss()\n"))
+    names["main"]([*QUICK, "--checkpoint", "net.pth"])
+    with open("net_curve.csv") as file:
+        training, _, test, _ = map(float, file.read().splitlines()[1].split(",")[1:])
+    outputs, labels = evaluate.predict(evaluate.load_checkpoint("net.pth"), loader(few[1], 50))
+    assert test == pytest.approx(nn.MultiMarginLoss()(outputs, labels).item(), abs=1e-5) and 0.8 < training < 1
 
 
 def test_stripes_are_saved_under_a_name_of_their_own(few):
@@ -446,8 +488,7 @@ def test_importing_a_script_prints_nothing_and_writes_nothing(tmp_path, monkeypa
     ("--momentum", "nan"), ("--validation", "-1"), ("--validation", "0.1"), ("--weight-decay", "-1"),
     ("--weight-decay", "nan"), ("--weight-decay", "1e39"), ("--warmup", "1"), ("--seed", "-1"), ("--seed", "99999999999999999999"),
     ("--batch-size", "99999999999999999999"), ("--epochs", "99999999999999999999"), ("--lr", "1e39"), ("--runs", "0"),
-    ("--optimizer", "adam"),
-    ("--dataset", "mnist"), ("--device", "tpu"), ("--schedule", "cosine")])
+    ("--optimizer", "lion"), ("--dataset", "svhn"), ("--device", "tpu"), ("--schedule", "cosine"), ("--checkpoint", "")])
 def test_values_that_make_no_sense_are_refused_by_name(capsys, flag, value):
     with pytest.raises(SystemExit) as stop:
         train.main([flag, value])
@@ -455,69 +496,96 @@ def test_values_that_make_no_sense_are_refused_by_name(capsys, flag, value):
     assert stop.value.code == 2 and f"argument {flag}" in error and value in error
 
 
-@pytest.mark.parametrize("flags, missing", [("--warmup 0.1", "--schedule linear"), ("--nesterov --momentum 0", "--momentum above 0")])
+@pytest.mark.parametrize("flags, missing", [
+    ("--warmup 0.1", "--schedule linear"), ("--nesterov --momentum 0", "--momentum above 0"),
+    ("--optimizer adam --momentum 0.9", "argument --momentum: has no effect with --optimizer adam"),
+    ("--optimizer rmsprop --nesterov", "argument --nesterov: has no effect with --optimizer rmsprop")])
 def test_flags_that_would_have_no_effect_are_refused(capsys, flags, missing):
     with pytest.raises(SystemExit):
         train.main(flags.split())
     assert missing in capsys.readouterr().err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="cmd.exe quotes otherwise")
 @pytest.mark.parametrize("flags, advice", [
     ([], "python evaluate.py --dataset stripes"),
-    (["--checkpoint", "my net.pth"], 'python evaluate.py --checkpoint "my net.pth" --dataset stripes'),
+    (["--checkpoint", "my net.pth"], "python evaluate.py --checkpoint 'my net.pth' --dataset stripes"),
+    (["--checkpoint", "net(1).pth"], "python evaluate.py --checkpoint 'net(1).pth' --dataset stripes"),
+    (["--checkpoint", "a'b$c.pth"], "python evaluate.py --checkpoint 'a'\"'\"'b$c.pth' --dataset stripes"),
+    (["--checkpoint=-x.pth"], "python evaluate.py --checkpoint ./-x.pth --dataset stripes"),
     (["--data-dir", "elsewhere"], "python evaluate.py --dataset stripes --data-dir elsewhere")])
-def test_the_next_command_is_one_that_works(few, capsys, flags, advice):
+def test_the_next_command_is_one_that_works_in_a_shell(few, capsys, flags, advice):
     train.main([*QUICK, *flags])
     assert f"Next: {advice}" in capsys.readouterr().out.splitlines()
-    evaluate.main(shlex.split(advice)[2:])
+    words = subprocess.run(["sh", "-c", f"python() {{ printf '%s\\n' \"$@\"; }}; {advice}"], capture_output=True, text=True).stdout
+    evaluate.main(words.splitlines()[1:])
 
 
-@pytest.mark.parametrize("percent, loss, doubt", [(10.0, 2.33, True), (14.9, 2.2, True), (15.0, 2.2, False), (60.0, 1.0, False),
-                                                  (30.0, 1e27, True), (30.0, 4.5, False), (30.0, 4.7, True)])
-def test_a_run_that_ends_at_guessing_or_with_a_huge_loss_says_so_last(few, monkeypatch, capsys, percent, loss, doubt):
-    monkeypatch.setattr(train, "fit", lambda *args: (percent, 1.0, loss))
+@pytest.mark.parametrize("percent, loss, warned", [(10.0, 2.33, True), (14.9, 2.2, True), (15.0, 2.2, False), (60.0, 1.0, False),
+                                                   (30.0, 1e27, True), (30.0, 4.5, False), (30.0, 4.7, True)])
+def test_a_run_that_ends_at_guessing_or_with_a_huge_loss_says_so_last(few, monkeypatch, capsys, percent, loss, warned):
+    results(monkeypatch, (percent, 1.0, loss))
     train.main([*QUICK, "--lr", "0.05"])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert ("--lr 0.05 is probably too high (or too low, or the loss function was changed)" in last) is doubt
-    assert last.startswith("Next" if not doubt else f"Accuracy {percent:.1f} %, training loss {loss:.3g}: ")
+    assert last.startswith(f"Accuracy {percent:.1f} %, training loss {loss:.3g}: it learned nothing." if warned else "Next")
+    assert not warned or all(cause in last for cause in ("too high or too low", "activation function", "loss function"))
 
 
-def test_of_several_runs_one_that_ends_at_guessing_is_enough_for_the_doubt(few, monkeypatch, capsys):
-    results = iter([(60.0, 1.0, 1.0), (10.0, 1.0, 2.3)])
-    monkeypatch.setattr(train, "fit", lambda *args: next(results))
+def test_of_several_runs_one_that_ends_at_guessing_is_enough_for_the_warning(few, monkeypatch, capsys):
+    results(monkeypatch, (60.0, 1.0, 1.0), (10.0, 1.0, 2.3))
     train.main([*QUICK, "--runs", "2"])
-    assert "about guessing" in capsys.readouterr().out.splitlines()[-1]
+    assert "it learned nothing" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_place_that_cannot_be_written_is_found_out_before_training(few, monkeypatch):
     monkeypatch.setattr(train, "train", lambda *args, **flags: pytest.fail("it trained"))
     os.mkdir("folder")
     os.mkdir("net_curve.png")  # where the curve of net.pth would go
-    for path, named in (("folder", "folder"), ("missing/net.pth", "missing/net.pth"), ("net.pth", "net_curve.png"),
+    os.mkdir("other_curve.csv")
+    for path, named in (("folder", "folder"), ("missing/net.pth", "missing/net.pth"), ("net.pth", "net_curve.png"), ("other.pth", "other_curve.csv"),
                         ("x" * 300, "x" * 300)):
         with pytest.raises(data.UserError, match=f"{named} can't be written: .*Choose another name"):
             run("--checkpoint", path)
     with pytest.raises(data.UserError, match="net_seed1.pth can't be written"):
         os.mkdir("net_seed1.pth")
         run("--checkpoint", "net", "--runs", "2")  # the second of two
-    assert sorted(os.listdir()) == ["folder", "net_curve.png", "net_seed1.pth"]
+    assert sorted(os.listdir()) == ["folder", "net_curve.png", "net_seed1.pth", "other_curve.csv"]
 
 
 def test_a_named_checkpoint_is_not_lost_to_stripes_that_nobody_asked_for(few, monkeypatch):
-    """Offline, with a mistyped --data-dir, auto means stripes: a network that is there may be of CIFAR-10."""
+    """Offline, with a mistyped --data-dir, auto means stripes: no file with a name of the user's is made of them."""
     monkeypatch.setattr(data, "download", lambda *args, **flags: False)
     monkeypatch.setattr(data, "stripes", lambda train: (torch.zeros(20, 3, 32, 32, dtype=torch.uint8), torch.arange(20) % 10))
-    train.main(["--epochs", "1", "--checkpoint", "best.pth"])  # there is none yet
-    old = torch.load("best.pth", weights_only=True)
-    with pytest.raises(data.UserError, match="best.pth may be of CIFAR-10, and this is STRIPES.*add --dataset stripes"):
-        train.main(["--epochs", "1", "--seed", "1", "--checkpoint", "best.pth"])
-    assert same(torch.load("best.pth", weights_only=True), old)
+    for name in ("best.pth", "cifar_net.pth"):
+        with pytest.raises(data.UserError, match=f"--checkpoint {name} would get a network for STRIPES.*add --dataset stripes"):
+            train.main(["--epochs", "1", "--checkpoint", name])
+    for flag in ("--augment", "--mirror"):
+        with pytest.raises(data.UserError, match=f"{flag} is not for STRIPES.*: in the mirror"):
+            train.main(["--epochs", "1", flag])
+    assert os.listdir() == []
+    train.main(["--epochs", "1"])
+    assert "stripes_net.pth" in os.listdir()
+
+
+@pytest.mark.parametrize("name, script", [("cifar_net.pth", train), ("old/mnist_net_seed3.pth", train), ("cifar_net.pth", evaluate)])
+def test_a_file_with_the_default_name_of_another_dataset_is_refused(few, name, script):
+    with pytest.raises(data.UserError, match=f"{name} is the name of a network for .*, and this is STRIPES.*: add --dataset (cifar10|mnist), or name"):
+        script.main(["--dataset", "stripes", "--checkpoint", name])
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("flag", ["--augment", "--mirror"])
+def test_digits_and_stripes_are_not_flipped(few, monkeypatch, flag):
+    for name in ("MNIST", data.STRIPES):
+        monkeypatch.setattr(few[0], "name", name)
+        with pytest.raises(data.UserError, match=f"{flag} is not for {name[:5]}.*: in the mirror, its images are of another class, or of none"):
+            run(flag)
 
 
 def test_a_checkpoint_may_have_an_odd_name(few):
     train.main([*QUICK, "--checkpoint", ".pth"])
     evaluate.load_checkpoint(".pth")
-    assert sorted(os.listdir()) == [".pth", "_curve.png"]
+    assert sorted(os.listdir()) == [".pth", "_curve.csv", "_curve.png"]
 
 
 def disk_full(*args, **flags):
@@ -530,7 +598,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(few, monkeypatch):
         patch.setattr(os, "replace", disk_full)
         run("--seed", "1")
     assert same(torch.load("net.pth", weights_only=True), old)
-    assert sorted(os.listdir()) == ["net.pth", "net_curve.png"]
+    assert sorted(os.listdir()) == ["net.pth", "net_curve.csv", "net_curve.png"]
 
 
 def test_a_curve_that_cannot_be_drawn_does_not_cost_the_network(few, monkeypatch):
@@ -584,6 +652,8 @@ def test_a_network_that_ran_away_is_not_saved_and_the_sentence_says_what_to_try(
     ("train", "for i, (inputs, labels) in", "for i, (inputs, labels, more) in", ValueError, "not enough values to unpack"),
     ("train", "optimizer.step()  ", "optimiser.step()  ", NameError, "optimiser"),
     ("train", "import io\n", "", NameError, "'io' is not defined"),
+    ("evaluate", "net.load_state_dict(", "nett.load_state_dict(", NameError, "nett"), ("evaluate", "torch.load(path", "torch.laod(path", AttributeError, "laod"),
+    ("evaluate", "weights_only=True))", "weights_only=True), strictt=True)", TypeError, "strictt"),
     ("evaluate", "torch.max(outputs, 1)  # of", "torch.max(outputs, 2)  # of", IndexError, "Dimension out of range"),
     ("evaluate", "import torch.nn.functional as F\n", "", NameError, "'F' is not defined"),
     ("data", "= next(dataiter)", "= dataiter.next()", AttributeError, "has no attribute 'next'")])
