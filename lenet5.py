@@ -23,12 +23,13 @@ then the same network as plain Python loops beside PyTorch's: outputs, loss, gra
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to
 Document Recognition", Proceedings of the IEEE 86(11), 1998, section II.B. The tutorial's network,
-and so this one, differs from the paper's: it reads colour where that one reads grey images; ReLU stands
-in place of a scaled tanh, 1.7159 tanh(2x / 3); S2 and S4 are max pooling, where the paper adds four
-values, multiplies by one weight a map, adds a bias, and applies that tanh; each filter of C3
-(conv2) reads all six maps, where the paper joins it to 3, 4 or 6 of them; and the outputs are
-logits for cross-entropy, where the paper measures distances to ten fixed codes (RBF units). The paper
-calls fc1 a convolution, C5: a 5x5 kernel on a 5x5 map is the same as a fully connected layer.
+and so this one, differs from the paper's: it reads colour where that one reads grey images; ReLU
+stands in place of a scaled tanh, 1.7159 tanh(2x / 3); S2 and S4 are max pooling, where the paper
+adds four values, multiplies by one weight a map, adds a bias, and applies that tanh; each filter
+of C3 (conv2) reads all six maps, where the paper joins it to 3, 4 or 6 of them; and the outputs
+are logits for cross-entropy, where the paper measures distances to ten fixed codes (RBF units).
+The paper calls fc1 a convolution, C5: a 5x5 kernel on a 5x5 map is the same as a fully connected
+layer.
 """
 import math
 import os
@@ -59,7 +60,7 @@ class LeNet5(nn.Module):
         # matches, at each place.
         # What a layer learns: output channels * (weights that each has + 1 bias).
         self.conv1 = nn.Conv2d(3, 6, 5)        # 6 kernels of 3x5x5      6 * (75 + 1)   =    456
-        self.pool = nn.MaxPool2d(2, 2)         # max pooling: the largest of 2x2, stride 2, no weights
+        self.pool = nn.MaxPool2d(2, 2)         # max pooling: the largest of 2x2, stride 2; no weights
         self.conv2 = nn.Conv2d(6, 16, 5)       # 16 kernels of 6x5x5     16 * (150 + 1) =  2,416
         self.fc1 = nn.Linear(16 * 5 * 5, 120)  # fully connected        120 * (400 + 1) = 48,120
         self.fc2 = nn.Linear(120, 84)          #                         84 * (120 + 1) = 10,164
@@ -68,9 +69,9 @@ class LeNet5(nn.Module):
     def forward(self, x):
         # ReLU, max(0, x), is the activation function. It makes the network non-linear: without it,
         # fc1, fc2 and fc3 in a row could do no more than one of them.
-        # flatten(x, 1) makes one row of numbers of each image. Older tutorials write x.view(-1, 16 * 5
-        # * 5), where -1 means "however many rows it takes": of four images of 52x52 pixels it makes
-        # sixteen rows, sixteen answers, and no error.
+        # flatten(x, 1) makes one row of numbers of each image. Older tutorials write x.view(-1,
+        # 16 * 5 * 5), where -1 means "however many rows it takes": of four images of 52x52 pixels
+        # it makes sixteen rows, sixteen answers, and no error.
         x = self.pool(F.relu(self.conv1(x)))  # (N, 3, 32, 32) -> (N, 6, 28, 28)  -> (N, 6, 14, 14)
         x = self.pool(F.relu(self.conv2(x)))  # (N, 6, 14, 14) -> (N, 16, 10, 10) -> (N, 16, 5, 5)
         x = torch.flatten(x, 1)               # (N, 16, 5, 5)  -> (N, 400)
@@ -85,50 +86,60 @@ class LeNet5(nn.Module):
 
 Row = namedtuple("Row", "name size shape receptive_field parameters multiply_adds output")
 
-# The names of a call's arguments, in order.
-ARGUMENTS = {"linear": "input weight bias", "conv2d": "input weight bias stride padding dilation groups",
-             "max_pool2d": "input kernel_size stride padding dilation", "avg_pool2d": "input kernel_size stride padding",
+# The arguments of a call, by name, in their order.
+ARGUMENTS = {"linear": "input weight bias",
+             "conv2d": "input weight bias stride padding dilation groups",
+             "max_pool2d": "input kernel_size stride padding dilation",
+             "avg_pool2d": "input kernel_size stride padding",
              "batch_norm": "input running_mean running_var weight bias training"}
-FLATTEN = "For one row of each image write x = torch.flatten(x, 1), in nn.Sequential nn.Flatten(); no other flatten or view."
-FLATTENS = ("flatten", "view", "reshape")  # the last two can do other things as well
 # Element-wise functions change each number by itself: the receptive field stays as it is, and
 # there is nothing to multiply and add.
-ELEMENTWISE = "relu leaky_relu elu gelu silu tanh sigmoid softplus hardtanh dropout batch_norm add iadd sub mul div".split()
+ELEMENTWISE = ("relu leaky_relu elu gelu silu tanh sigmoid softplus hardtanh dropout batch_norm "
+               "add iadd sub mul div").split()
+FLATTENS = ("flatten", "view", "reshape")  # the last two can do other things as well
+FLATTEN = ("For one row of each image, write x = torch.flatten(x, 1), or nn.Flatten() in nn.Sequential, "
+           "and no other flatten or view.")
 
 
 class Tracer(TorchFunctionMode):
-    """with Tracer(net, images) as tracer: each call of PyTorch in the block adds a Row to tracer.rows."""
+    """with Tracer(net, images) as tracer: each call of PyTorch adds a Row to tracer.rows."""
 
     def __init__(self, net, images):
         super().__init__()
         self.net, self.counted, self.call = net, set(), None
         self.rows = [Row("input", "", tuple(images.shape), 1, 0, 0, images)]
-        self.field = self.jump = 1  # jump: from one receptive field to the next, in pixels of the input
+        self.field = self.jump = 1  # jump: pixels of the input from one receptive field to the next
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        name, kwargs = function.__name__.strip("_"), kwargs or {}
-        given = {**dict(zip(ARGUMENTS.get(name, "input").split(), args)), **kwargs}
-        values = [part for value in (*args, *kwargs.values()) for part in (value if isinstance(value, (list, tuple)) else [value])]
-        learned = [value for value in values if isinstance(value, nn.Parameter)]
-        owners = {parameter: name.rpartition(".")[0] for name, parameter in self.net.named_parameters()}
-        layer = owners.get(learned[0], "not registered") if learned else ""  # in a plain list: never trained or saved
-        self.call = name, layer or name.removesuffix("2d").removeprefix("max_"), given
+        function_name, kwargs = function.__name__.strip("_"), kwargs or {}
+        given = {**dict(zip(ARGUMENTS.get(function_name, "input").split(), args)), **kwargs}
+        self.call = function_name, self.layer(given.get("weight"), function_name), given
         returned = function(*args, **kwargs)  # if this fails, self.call stays
         y = returned[0] if isinstance(returned, tuple) and returned else returned
         y = args[0] if y is None and args else y  # x[:] = 0 returns nothing, and changes x
         if isinstance(y, torch.Tensor):
-            self.add_row(*self.call, {value for value in values if isinstance(value, torch.Tensor)}, set(learned), y)
+            self.add_row(*self.call, (*args, *kwargs.values()), y)
         self.call = None
         return returned
 
-    def add_row(self, function, name, given, tensors, learned, y):
+    def layer(self, weight, function_name):
+        """"conv1" if this is the weight of net.conv1; or, for a function alone, its name."""
+        if isinstance(weight, nn.Parameter):  # not registered: in a plain list, never trained or saved
+            names = [name for name, parameter in self.net.named_parameters() if parameter is weight]
+            function_name = names[0].rpartition(".")[0] or function_name if names else "not registered"
+        return function_name.removesuffix("2d").removeprefix("max_")
+
+    def add_row(self, function, name, given, values, y):
+        values = sum((list(value) if isinstance(value, (list, tuple)) else [value] for value in values), [])
+        tensors = {value for value in values if isinstance(value, torch.Tensor)}
+        learned = {tensor for tensor in tensors if isinstance(tensor, nn.Parameter)}
         images, (size, window) = self.rows[0].output, arithmetic(function, given, y)
         elementwise = function in ELEMENTWISE and not given.get("training")
         in_a_row = tensors - learned - set(self.net.buffers()) == {self.rows[-1].output}
         if not in_a_row or not (window or elementwise):
             self.field = None
         elif window and self.field:
-            self.field += (window[0] - 1) * self.jump  # from the first pixel under the kernel to the last
+            self.field += (window[0] - 1) * self.jump  # from the kernel's first pixel to its last
             self.jump *= window[1]
         work = 0 if size or function in ELEMENTWISE else None
         if function in ("conv2d", "linear"):
@@ -136,7 +147,7 @@ class Tracer(TorchFunctionMode):
             # once in a linear layer. Few weights, much work; then many weights, little work.
             apart = images.ndim in (2, 4) and len(y) == len(images)
             work = y[0].numel() * given["weight"][0].numel() if apart else None
-        parameters = sum(parameter.numel() for parameter in learned - self.counted)  # once, where used first
+        parameters = sum(parameter.numel() for parameter in learned - self.counted)  # each once
         self.counted |= learned
         across = self.field and min(self.field, images.shape[-1])
         self.rows.append(Row(name, size, tuple(y.shape), across, parameters, work, y))
@@ -154,7 +165,7 @@ def trace(net, images):
     """
     modes = {module: module.training for module in net.modules()}
     if any(isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod") for module in modes):
-        raise ValueError("trace() can't look into a scripted or compiled network: give it the one from before.")
+        raise ValueError("trace() can't look into a scripted or compiled network: give it the one before.")
     tracer = Tracer(net.eval(), images)
     try:
         if any(map(nn.parameter.is_lazy, net.parameters())):
@@ -165,7 +176,7 @@ def trace(net, images):
         print_trace(tracer.rows, total=False)
         note = what_to_change(net, tracer.rows, *tracer.call, str(error)) if tracer.call else ""
         if note:
-            getattr(error, "add_note", print)(note)  # the last line under the error, from Python 3.11 on
+            getattr(error, "add_note", print)(note)  # under the error, from Python 3.11 on
         raise
     finally:
         for module, mode in modes.items():
@@ -179,9 +190,9 @@ def side(n):
 
 
 def arithmetic(function, given, y):
-    """Returns (size, window): how y got its size, as text, and (kernel, stride) that slid over a map.
+    """Returns (how y got its size, as text, and the (kernel, stride) of what slid over a map).
 
-    size is "" and window is None where they are not known, or where there is none.
+    "" and None where that is not known, or not so.
     """
     x, pool = given.get("input"), "kernel_size" in given
     if function == "linear":
@@ -197,9 +208,10 @@ def arithmetic(function, given, y):
         return "", None
     before, kernel, stride, padding = sides
     after = (before + 2 * padding - kernel) // stride + 1
-    size = f"({before} + {2 * padding} - {kernel}) // {stride} + 1 = {after}".replace(" + 0 -", " -").replace(" // 1 +", " +")
+    size = f"({before} + {2 * padding} - {kernel}) // {stride} + 1 = {after}"
+    size = size.replace(" + 0 -", " -").replace(" // 1 +", " +")
     if pool and kernel == stride and not padding:
-        size = f"{before} {'//' if before % kernel else '/'} {kernel} = {after}"  # // drops an odd last row
+        size = f"{before} {'//' if before % kernel else '/'} {kernel} = {after}"  # // drops a last row
     return size if after == y.shape[-1] else f"{before} -> {y.shape[-1]}", (kernel, stride)
 
 
@@ -209,36 +221,41 @@ def what_to_change(net, rows, function, name, given, error):
     if name in [row.name for row in rows if row.parameters]:  # a layer that is used twice
         return ""
     if "greater than actual input size" in error or "Output size is too small" in error:
-        return f"{name}: its kernel is larger than its map, {x.shape[-2]}x{x.shape[-1]}. Take a smaller one."
+        height, width = x.shape[-2:]
+        return f"{name}: its kernel is larger than its map, {height}x{width}. Take a smaller one."
     if re.match(rf"shape '\[(-1|{len(images)}), \d+\]' is invalid", error) and x.ndim == 4:
         return f"{name} gets {tuple(x.shape)}. {FLATTEN}"
     if isinstance(layer, nn.Linear) and x.shape[-1] != layer.in_features and x.ndim != 3:
         if x.ndim != 2 or len(x) != len(images):
             return f"{name} gets {tuple(x.shape)}. {FLATTEN}"
         numbers = rows[-1].size.partition(" =")[0] if rows[-1].name in FLATTENS else x.shape[1]
-        return f"{name} expects {layer.in_features} numbers for each image and gets {x.shape[1]}: its first number must be {numbers}."
-    if isinstance(layer, nn.Conv2d) and x.ndim == 4 and x.shape[1] != layer.in_channels and layer.groups == 1:
+        return (f"{name} expects {layer.in_features} numbers for each image and gets {x.shape[1]}: "
+                f"its first number must be {numbers}.")
+    if isinstance(layer, nn.Conv2d) and x.ndim == 4 and layer.groups == 1 and x.shape[1] != layer.in_channels:
         if x.shape[3] < min(x.shape[1:3]):  # (N, H, W, C), it seems
-            permute = f"{name} expects the channels first, and they come last: give the network images.permute(0, 3, 1, 2)."
+            permute = (f"{name} expects the channels first, and they come last: "
+                       "give the network images.permute(0, 3, 1, 2).")
             return permute if x.shape == images.shape and x.shape[3] == layer.in_channels else ""
-        return f"{name} expects {layer.in_channels} channels and gets {x.shape[1]}: its first number must be {x.shape[1]}."
+        return (f"{name} expects {layer.in_channels} channels and gets {x.shape[1]}: "
+                f"its first number must be {x.shape[1]}.")
     return ""
 
 
 def print_trace(rows, total=True):
     """Print the Rows of trace() as a table, and their total under it. What is None stays empty."""
-    width, longest = (max(len(row[k]) for row in rows) for k in (0, 1))  # of the names, and of the sizes
+    width, longest = (max(len(row[k]) for row in rows) for k in (0, 1))  # of names, of sizes
     line = f"{{:<{max(width, 8)}}} {{:<{max(longest, 20)}}} {{:<16}} {{:>15}} {{:>11}} {{:>14}}"
     print(line.format("layer", "size", "output shape", "receptive field", "parameters", "multiply-adds"))
     for row in rows:
         field = f"{row.receptive_field}x{row.receptive_field}" if row.receptive_field else ""
         work = "" if row.multiply_adds is None else f"{row.multiply_adds:,}"
-        print(line.format(row.name, row.size, str(row.shape), field, f"{row.parameters:,}", work), flush=True)
+        numbers = field, f"{row.parameters:,}", work
+        print(line.format(row.name, row.size, str(row.shape), *numbers), flush=True)
     if total:
         works, parameters = [row.multiply_adds for row in rows], sum(row.parameters for row in rows)
         work = ("at least " if None in works else "") + f"{sum(filter(None, works)):,}"
         print(line.format("total", "", "", "", f"{parameters:,}", work))
-    if total and len(rows[0].shape) == 4 and any(len(row.shape) == 1 and "=" in row.size for row in rows):
+    if total and rows[0].output.ndim == 4 and [row for row in rows if "=" in row.size and row.output.ndim == 1]:
         print("All images are in one row of numbers.", FLATTEN)
 
 
@@ -280,7 +297,7 @@ def conv_by_hand(x, weight, bias):
 
 
 def conv_backward(x, weight, dy, dweight, dbias):
-    """The same six loops: where weight * x went into y, dweight takes x * dy, dx takes weight * dy."""
+    """The same six loops: where weight * x went into y, dweight gets x * dy, dx gets weight * dy."""
     outputs, channels, K = len(weight), len(x), len(weight[0][0])
     dx = zeros_like(x)
     for o in range(outputs):
@@ -362,7 +379,7 @@ def linear_by_hand(x, weight, bias):
 
 
 def linear_backward(x, weight, dy, dweight, dbias):
-    """dweight[o][i] += x[i] * dy[o], dbias[o] += dy[o], dx[i] = sum over o of weight[o][i] * dy[o]"""
+    """dweight[o][i] += x[i] * dy[o], dbias[o] += dy[o], dx[i] = sum of weight[o][i] * dy[o] over o"""
     dx = zeros_like(x)
     for o in range(len(weight)):
         dbias[o] += dy[o]
@@ -495,13 +512,14 @@ def main():
     net = LeNet5()
     convolution = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     channels = convolution.in_channels if convolution else 3
-    images = torch.rand(1, channels or 3, 32, 32) * 2 - 1  # noise will do: the shapes are those of any image
+    images = torch.rand(1, channels or 3, 32, 32) * 2 - 1  # noise will do
     rows = trace(net, images)
     print_trace(rows)
-    if " ".join(row.name for row in rows) == TUTORIALS_CALLS and sum(row.parameters for row in rows) == 62_006:
+    calls, parameters = " ".join(row.name for row in rows), sum(row.parameters for row in rows)
+    if calls == TUTORIALS_CALLS and parameters == 62_006:
         compare(net.double(), images.double(), torch.tensor([3]))  # 64 bits, as in Python
     else:
-        print("\nLeNet5 is not the tutorial's network now, which the loops by hand compute: they are not compared.")
+        print("\nThe loops by hand compute the tutorial's network. This is another one: it is not compared.")
 
 
 # ==== Plumbing ====================================================================================

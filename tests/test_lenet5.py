@@ -596,7 +596,7 @@ def test_after_each_edit_the_script_compares_nothing_and_says_so(capsys, name):
     names = edited("lenet5", *EDITS[name], once=False)
     names["main"]()
     printed = capsys.readouterr().out
-    assert printed.splitlines()[-1] == "LeNet5 is not the tutorial's network now, which the loops by hand compute: they are not compared."
+    assert printed.splitlines()[-1] == "The loops by hand compute the tutorial's network. This is another one: it is not compared."
     assert "difference" not in printed and "total" in printed
 
 
