@@ -80,8 +80,8 @@ def load(train=True, dataset="auto", root="data"):
         # set, transform works on an image whenever a mini-batch needs it: in each epoch again.
         cifar10 = CIFAR10(folder, train=train, download=False, transform=transform)
         # So we take its bytes, (N, 32, 32, 3), colours first, and transform all of them, once.
-        pixels, labels = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2), torch.tensor(cifar10.targets)
-        name = CIFAR
+        pixels = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2)
+        name, labels = CIFAR, torch.tensor(cifar10.targets)
     else:
         name, (pixels, labels) = STRIPES, stripes(train)
     images = torch.empty(pixels.shape)
@@ -179,9 +179,17 @@ def augment(images):
 
 
 def collate_augmented(samples):
-    """Makes a mini-batch as a DataLoader does, and augments it: DataLoader(..., collate_fn=collate_augmented)."""
+    """For DataLoader(..., collate_fn=collate_augmented): the mini-batch as usual, and augmented."""
     images, labels = default_collate(samples)
     return augment(images), labels
+
+
+def refuse_mirror(args, name):
+    """Raise UserError for --augment and --mirror where an image's class is another in the mirror."""
+    for flag in ("augment", "mirror"):
+        if getattr(args, flag, False) and name in ("MNIST", STRIPES):
+            raise UserError(f"--{flag} is not for {name}: in the mirror, its images are of another "
+                            "class, or of none.")
 
 
 # A synthetic dataset for those without CIFAR-10: its ten classes are ten angles.
@@ -210,6 +218,32 @@ def stripes(train=True):
     return (images.clamp(0, 1) * 255).to(torch.uint8), labels
 
 
+# For each dataset: what --dataset calls it, its classes, and where train.py saves a network and
+# evaluate.py looks for it.
+Known = namedtuple("Known", "flag classes checkpoint")
+KNOWN = {CIFAR: Known("cifar10", CLASSES, "cifar_net.pth"),
+         "MNIST": Known("mnist", tuple("0123456789"), "mnist_net.pth"),
+         "Fashion-MNIST": Known("fashion", tuple(FashionMNIST.classes), "fashion_net.pth"),
+         STRIPES: Known("stripes", ANGLES, "stripes_net.pth")}
+GREY = {"mnist": ("MNIST", MNIST), "fashion": ("Fashion-MNIST", FashionMNIST)}  # torchvision's
+
+
+def load_grey(train, dataset, root):
+    """MNIST or Fashion-MNIST as stripes() returns them: from (28, 28), padded to (3, 32, 32)."""
+    name, torchvisions = GREY[dataset]
+    root = os.path.abspath(os.path.expanduser(root))
+    try:
+        with time_limit():
+            grey = torchvisions(root, train=train, download=True)
+    except (OSError, http.client.HTTPException, EOFError, zlib.error,         # the download
+            RuntimeError, ValueError, LookupError, AssertionError, TypeError) as error:  # the files
+        folder, cause = os.path.join(root, torchvisions.__name__, "raw"), " ".join(str(error).split())
+        raise UserError(f"{name} can't be had ({type(error).__name__}: {cause}). Delete what is in "
+                        f"{folder}, and try again later, or put its four files there by hand.")
+    pixels = F.pad(grey.data, (2, 2, 2, 2))                  # (N, 32, 32), the border is black
+    return pixels[:, None].expand(-1, 3, -1, -1), grey.targets  # three equal channels
+
+
 # ==== Plumbing ====================================================================================
 
 
@@ -220,7 +254,6 @@ class UserError(Exception):
 # ---- Getting the files ----
 
 DATASETS = ("auto", "cifar10", "mnist", "fashion", "stripes")
-GREY = {"mnist": ("MNIST", MNIST), "fashion": ("Fashion-MNIST", FashionMNIST)}  # 28x28, no colours
 
 # The same archive, byte for byte (its MD5 is checked), at three addresses: copies first. The
 # official host, last, has been slow since June 2026: one user waited 57 minutes
@@ -243,25 +276,27 @@ def find_cifar10(train, dataset, root):
         there = dataset != "stripes" and download(root, may_fail=dataset == "auto")
         FOUND[dataset, root] = root if there else None
         if not there:
-            print("*" * 72 + "\n***  STRIPES: a synthetic dataset, drawn by data.py. NOT CIFAR-10: no ***\n"
-                  "***  result below says anything about CIFAR-10.                      ***\n" + "*" * 72, flush=True)
+            print("*" * 72 + "\n"
+                  "***  STRIPES: a synthetic dataset, drawn by data.py. NOT CIFAR-10: no ***\n"
+                  "***  result below says anything about CIFAR-10.                      ***\n"
+                  + "*" * 72, flush=True)
     return FOUND[dataset, root]
 
 
 def download(root, may_fail):
-    """Bring the files of CIFAR-10 into the folder root, unless they are there, whole. Returns whether they are.
+    """Bring the files of CIFAR-10 into the folder root, if need be. Returns whether they are there.
 
     Raises UserError if root can't be used, or if no address sends them: unless may_fail, which
     allows False. But never False if there are files already, and one of them is damaged.
     """
     archive, folder = os.path.join(root, CIFAR10.filename), os.path.join(root, CIFAR10.base_folder)
-    md5s = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
-    files = [(os.path.join(folder, name), md5) for name, md5 in md5s]
+    meta = CIFAR10.meta["filename"], CIFAR10.meta["md5"]
+    md5s = {os.path.join(folder, name): md5 for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list, meta)}
     unpacked = os.path.isdir(folder)
     try:
         if unpacked and not os.access(folder, os.R_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "Permission denied", folder)
-        damaged = [path for path, md5 in files if unpacked and not check_integrity(path, md5)]
+        damaged = [path for path, md5 in md5s.items() if unpacked and not check_integrity(path, md5)]
         if unpacked and not damaged:
             return True
         packed = check_integrity(archive, CIFAR10.tgz_md5)
@@ -273,8 +308,8 @@ def download(root, may_fail):
         with tempfile.TemporaryDirectory(prefix="unfinished_download_", dir=root) as own:
             if not packed and not download_archive(own, archive):
                 problem = f"{damaged[0]} is missing or damaged" if damaged else f"CIFAR-10 is not in {root}"
-                problem += (f", and no address sends it. Try again later, put {CIFAR10.filename} into {root} "
-                            "by hand, or use --dataset stripes.")
+                problem += (f", and no address sends it. Try again later, put {CIFAR10.filename} into "
+                            f"{root} by hand, or use --dataset stripes.")
                 if damaged or not may_fail:
                     raise UserError(problem)
                 print(problem)
@@ -285,13 +320,14 @@ def download(root, may_fail):
             for file in os.scandir(os.path.join(own, CIFAR10.base_folder)):
                 os.replace(file.path, os.path.join(folder, file.name))
     except OSError as error:
-        raise UserError(f"{error.filename or root} can't be used: {error.strerror}. Name another folder with --data-dir.")
+        raise UserError(f"{error.filename or root} can't be used: {error.strerror}. "
+                        "Name another folder with --data-dir.")
     return True
 
 
 @contextlib.contextmanager
 def time_limit():
-    """In its block a host that is silent for TIMEOUT seconds is an error. (torchvision would wait for ever.)"""
+    """In its block, a host that is silent for TIMEOUT seconds is an error; torchvision has no limit."""
     with contextlib.ExitStack() as stack:
         stack.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())  # as it was
         socket.setdefaulttimeout(TIMEOUT)
@@ -314,32 +350,12 @@ def download_archive(own, archive):
     return False
 
 
-def load_grey(train, dataset, root):
-    """MNIST or Fashion-MNIST, as stripes() returns: padded from 28x28 to 32x32, in three equal channels."""
-    name, torchvisions = GREY[dataset]
-    root = os.path.abspath(os.path.expanduser(root))
-    try:
-        with time_limit():
-            grey = torchvisions(root, train=train, download=True)
-    except (OSError, http.client.HTTPException, RuntimeError, EOFError, zlib.error, ValueError, LookupError, AssertionError,
-            TypeError) as error:
-        raise UserError(f"{name} can't be had ({type(error).__name__}: {' '.join(str(error).split())}). Try again later, or put "
-                        f"its files into {os.path.join(root, torchvisions.__name__, 'raw')}; if some are there, delete them first.")
-    return F.pad(grey.data, (2, 2, 2, 2))[:, None].expand(-1, 3, -1, -1), grey.targets
-
-
 # ---- Writing files, and the command line ----
 
 
-# For each dataset: what --dataset calls it, its classes, and where train.py saves a network and
-# evaluate.py looks for it.
-Known = namedtuple("Known", "flag classes checkpoint")
-KNOWN = {CIFAR: Known("cifar10", CLASSES, "cifar_net.pth"), "MNIST": Known("mnist", tuple("0123456789"), "mnist_net.pth"),
-         "Fashion-MNIST": Known("fashion", tuple(FashionMNIST.classes), "fashion_net.pth"),
-         STRIPES: Known("stripes", ANGLES, "stripes_net.pth")}
 MIRRORED = " (with the mirror image)"  # stands beside each result of --mirror
-LEARNED_NOTHING = ("it learned nothing. The learning rate was too high or too low, or the activation function or the "
-                   "loss function does not suit.")
+LEARNED_NOTHING = ("it learned nothing. The learning rate was too high or too low, or the activation "
+                   "function or the loss function does not suit.")
 
 
 def checkpoint_name(named, name):
@@ -354,13 +370,6 @@ def checkpoint_name(named, name):
     return named or KNOWN[name].checkpoint
 
 
-def refuse_mirror(args, name):
-    """Raise UserError if --augment or --mirror is given for images that change their class in the mirror."""
-    for flag in ("augment", "mirror"):
-        if getattr(args, flag, False) and name in ("MNIST", STRIPES):
-            raise UserError(f"--{flag} is not for {name}: in the mirror, its images are of another class, or of none.")
-
-
 def refuse_device(path):
     """Raise UserError if path is there and is no file: reading a device may never end."""
     if os.path.exists(path) and not os.path.isfile(path):
@@ -368,7 +377,7 @@ def refuse_device(path):
 
 
 def write_whole(path, content, trial=False):
-    """Write the bytes content to the file path, atomically: whole, or not at all. A link is followed.
+    """Write the bytes content to the file path, atomically: whole or not at all. Follows a link.
 
     trial=True leaves path alone: it finds out, before the work, whether path can be written.
     Raises UserError if path can't be written, or is there and no plain, writable file.
@@ -376,7 +385,8 @@ def write_whole(path, content, trial=False):
     real = os.path.realpath(path)
     part = f"{real}.{os.getpid()}.part"
     try:
-        if os.path.exists(real) and not (os.path.isfile(real) and os.access(real, os.W_OK) and os.stat(real).st_mode & 0o200):
+        writable = os.path.isfile(real) and os.access(real, os.W_OK) and os.stat(real).st_mode & 0o200
+        if os.path.exists(real) and not writable:
             raise OSError(0, "it is a folder, a device or write-protected")
         with open(part, "wb") as file:
             file.write(content)
@@ -400,7 +410,8 @@ def save_png(image, path=None):
 
 def add_arguments(parser):
     """The flags that data.py, train.py and evaluate.py share."""
-    parser.add_argument("--dataset", choices=DATASETS, default="auto", help="auto: cifar10 if it can be had, else stripes")
+    parser.add_argument("--dataset", choices=DATASETS, default="auto",
+                        help="auto: cifar10 if it can be had, else stripes")
     parser.add_argument("--data-dir", default="data", help="folder of the datasets")
 
 
@@ -426,7 +437,7 @@ def script(main, stopped=""):
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         if [int(part) for part in PIL.__version__.split(".")[:2]] < [10, 1]:
-            raise UserError(f"Pillow {PIL.__version__} is too old to draw: pip install --upgrade pillow")
+            raise UserError(f"Pillow {PIL.__version__} is too old: pip install --upgrade pillow")
         main(sys.argv[1:])
         sys.stdout.flush()
     except UserError as error:
@@ -439,7 +450,7 @@ def script(main, stopped=""):
 
 
 def main(argv=()):
-    parser = argparse.ArgumentParser(prog="data.py", description="Look at a mini-batch of four images, in samples.png.",
+    parser = argparse.ArgumentParser(prog="data.py", description="Look at a mini-batch of four images.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_arguments(parser)
     run(parser.parse_args(argv))

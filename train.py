@@ -106,17 +106,32 @@ def run(args, seed, path, trainloader, testloader):
         # mini-batches of 4 it is faster to do without (tests/benchmark.py; threshold not tuned).
         torch.backends.mkldnn.enabled = args.batch_size >= 16
         log_every = max(1, 8000 // args.batch_size)  # 2,000 mini-batches of 4
-        loss, train_accuracy = train(net, trainloader, criterion, optimizer, epoch, args.device, log_every)
+        loss, train_accuracy = train(net, trainloader, criterion, optimizer, epoch, args.device,
+                                     log_every)
         torch.backends.mkldnn.enabled = True
         seconds += time.perf_counter() - start
 
         # Chapter 5 early: how good is it at other images? (With --validation, these are no test
         # images, but training images that were set aside.)
         outputs, labels = predict(Mirrored(net) if args.mirror else net, testloader, args.device)
-        history.append((loss, train_accuracy, criterion(outputs, labels).item(), accuracy(outputs, labels)))
+        test_loss = criterion(outputs, labels).item()
+        history.append((loss, train_accuracy, test_loss, accuracy(outputs, labels)))
         save(net, path)
         report(args, seed, history, seconds, path, trainloader.dataset)
     return history, seconds
+
+
+def save(net, path):
+    """Write the parameters to path, atomically. Raises UserError if one is not finite.
+
+    state_dict() is a dictionary of the parameters, layer by layer: {"conv1.weight": tensor (6, 3,
+    5, 5), "conv1.bias": tensor (6,), ...}. Such a file is called a checkpoint.
+    """
+    if not all(parameter.isfinite().all() for parameter in net.parameters()):
+        raise data.UserError("Some weights are no longer finite: the steps are too long. Try a tenth of --lr.")
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    data.write_whole(path, file.getvalue())
 
 
 # ==== Beyond the tutorial =========================================================================
@@ -140,12 +155,13 @@ def run_seeds(args):
     paths = [checkpoint_path(args, trainset.name, seed) for seed in seeds]
     results = []
     for seed, path in zip(seeds, paths):
-        others = settings(args, but=("epochs", "batch_size", "device"))
-        print(f"\n{trainset.name}: {len(trainset):,} training images, {args.epochs} epoch{'' if args.epochs == 1 else 's'}, "
-              f"mini-batches of {args.batch_size}, seed {seed}, on {args.device}{others and ', '}{others}")
+        epochs = f"{args.epochs} epoch{'' if args.epochs == 1 else 's'}, mini-batches of {args.batch_size}"
+        print(f"\n{trainset.name}: {len(trainset):,} training images, {epochs}, seed {seed}, "
+              f"on {args.device}{args.settings and ', '}{args.settings}")
         history, seconds = run(args, seed, path, trainloader, testloader)
         print(f"{seconds:.0f} s of training, {args.epochs * len(trainset) / seconds:,.0f} images/s. "
-              f"The network is in {path}, its curve in {path_of_curve(path, 'png')} and {path_of_curve(path, 'csv')}.")
+              f"The network is in {path}, its curve in {curve_path(path)}, its numbers in "
+              f"{curve_path(path, 'csv')}.")
         results.append((history[-1], seconds))
     print_summary(args, trainset.name, paths, results)
 
@@ -173,13 +189,6 @@ def configure_optimizer(args, optimizer, steps):
     return optimizer
 
 
-def settings(args, but=()):
-    """The flags that change the network or its result, where they are not at their default, as typed."""
-    shown = [(name, value) for name, value in vars(args).items() if value != args.defaults.get(name, value)
-             and name not in ("dataset", "data_dir", "checkpoint", "seed", "runs", "mirror", *but)]
-    return " ".join(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in shown)
-
-
 def report(args, seed, history, seconds, path, trainset):
     """The epoch's line in the log; and the history so far, as a drawing and as a table (CSV)."""
     kind, name = tested_on(args, trainset.name)
@@ -188,44 +197,46 @@ def report(args, seed, history, seconds, path, trainset):
     print(f"epoch {epoch}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
           f"{kind} loss {test_loss:.3f}, {kind} accuracy on {name} {test_accuracy:.1f} % | "
           f"{epoch * len(trainset) / seconds:,.0f} images/s, {left // 60} min {left % 60:02d} s left")
-    title = f"LeNet-5 on {name}, seed {seed}\n{textwrap.fill(settings(args), 110)}".strip()
-    draw_curve(history, title, path_of_curve(path, "png"), kind)
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["epoch", "training loss", "training accuracy", f"{kind} loss", f"{kind} accuracy"])
-    writer.writerows([k + 1, *(round(number, 6) for number in row)] for k, row in enumerate(history))
-    data.write_whole(path_of_curve(path, "csv"), table.getvalue().encode())
+    title = f"LeNet-5 on {name}, seed {seed}\n{textwrap.fill(args.settings, 110)}".strip()
+    draw_curve(history, title, curve_path(path), kind)
+    table, head = io.StringIO(), ("training loss", "training accuracy", f"{kind} loss", f"{kind} accuracy")
+    rows = [("epoch", *head), *((k + 1, *history[k]) for k in range(epoch))]
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    data.write_whole(curve_path(path, "csv"), table.getvalue().encode())
 
 
 def tested_on(args, name):
-    """What stands beside each result: ("test" or "validation", the dataset's name)."""
-    return "validation" if args.validation else "test", name + (data.MIRRORED if args.mirror else "")
+    """What stands beside each result: ("test" or "validation", the name of the dataset)."""
+    kind = "validation" if args.validation else "test"
+    return kind, name + (data.MIRRORED if args.mirror else "")
 
 
 def print_summary(args, name, paths, results):
-    """The last lines: the mean of several runs, the next command, and a warning if there is need of one.
+    """The last lines: all runs and their mean, the next command, and a warning if there is need of one.
 
     results: for each run, the last entry of its history, and its seconds.
     """
-    losses, _, _, accuracies = zip(*[last for last, _ in results])
+    losses, _, _, accuracies = zip(*(last for last, _ in results))
     kind, tested = tested_on(args, name)
     if args.runs > 1:
-        print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}. {settings(args)}".rstrip())
+        print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}. {args.settings}".rstrip())
         print(f"{kind} accuracy on {tested}: {', '.join(f'{each:.1f}' for each in accuracies)} %; "
-              f"mean {statistics.mean(accuracies):.1f} %, standard deviation {statistics.stdev(accuracies):.1f}, "
+              f"mean {statistics.mean(accuracies):.1f} %, "
+              f"standard deviation {statistics.stdev(accuracies):.1f}, "
               f"lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
               f"{statistics.mean(seconds for _, seconds in results):.0f} s of training each")
     if args.validation:
-        print("Next: compare settings by this accuracy, train with the best one, without --validation.")
+        print("Next: compare settings by this accuracy; train with the best one without --validation.")
     else:
         command = ["python", "evaluate.py"]
         command += ["--checkpoint", paths[0]] if args.checkpoint or args.runs > 1 else []
         command += ["--dataset", data.KNOWN[name].flag] if name != data.CIFAR else []
         command += ["--mirror"] if args.mirror else []
         command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
-        print("Next:", (subprocess.list2cmdline if os.name == "nt" else shlex.join)(command))  # quoted for the shell
+        quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join  # for the shell
+        print("Next:", quoted(command))
     if min(accuracies) < 15 or max(losses) > 2 * math.log(10):  # guessing, or twice its loss
-        print(f"Accuracy {min(accuracies):.1f} %, training loss {max(losses):.3g}: {data.LEARNED_NOTHING}")
+        print(f"Accuracy {min(accuracies):.1f} %, training loss {max(losses):.3g}: " + data.LEARNED_NOTHING)
 
 
 class Muon(torch.optim.Optimizer):
@@ -283,7 +294,7 @@ def orthogonal(step):
 
 
 def linear_factor(step, steps, warmup=0.0):
-    """What --schedule linear multiplies the learning rate by: 0 < factor <= 1, at step 0 to steps - 1.
+    """What --schedule linear multiplies the rate by: 0 < factor <= 1, at step 0 to steps - 1.
 
     It rises to 1 over the first steps (warmup is their fraction of the run), then falls in a
     straight line that reaches 0 one step after the last. Long steps first, to get far; short ones
@@ -303,33 +314,20 @@ def checkpoint_path(args, name, seed):
     Stripes, validation and each seed of --runs have a name of their own.
     """
     if args.checkpoint and args.dataset == "auto" and name == data.STRIPES:
-        raise data.UserError(f"--checkpoint {args.checkpoint} would get a network for {name}: if you want that, "
-                             "add --dataset stripes.")
+        raise data.UserError(f"--checkpoint {args.checkpoint} would get a network for {name}: "
+                             "if you want that, add --dataset stripes.")
     path = data.checkpoint_name(args.checkpoint, name)
     path = f"validation_{path}" if args.validation and not args.checkpoint else path
     path = f"{path.removesuffix('.pth')}_seed{seed}.pth" if args.runs > 1 else path
     data.write_whole(path, b"", trial=True)
-    data.write_whole(path_of_curve(path, "png"), b"", trial=True)
-    data.write_whole(path_of_curve(path, "csv"), b"", trial=True)
+    data.write_whole(curve_path(path), b"", trial=True)
+    data.write_whole(curve_path(path, "csv"), b"", trial=True)
     return path
 
 
-def path_of_curve(path, ending):
-    """The curve stands beside the checkpoint: cifar_net.pth, cifar_net_curve.png, cifar_net_curve.csv."""
+def curve_path(path, ending="png"):
+    """cifar_net_curve.png, or .csv, for cifar_net.pth: the curve stands beside the checkpoint."""
     return f"{path.removesuffix('.pth')}_curve.{ending}"
-
-
-def save(net, path):
-    """Write the parameters to path, atomically.
-
-    state_dict() is a dictionary of the parameters, layer by layer: {"conv1.weight": tensor (6, 3,
-    5, 5), "conv1.bias": tensor (6,), ...}. Such a file is called a checkpoint.
-    """
-    if not all(parameter.isfinite().all() for parameter in net.parameters()):
-        raise data.UserError("The network's numbers are no longer finite: the steps are too long. Try a tenth of --lr.")
-    file = io.BytesIO()
-    torch.save(net.state_dict(), file)
-    data.write_whole(path, file.getvalue())
 
 
 def number(kind, low, high):
@@ -337,7 +335,7 @@ def number(kind, low, high):
     def parse(text):
         value = kind(text)
         if not low <= value < high:
-            raise argparse.ArgumentTypeError(f"must be at least {low:g} and below {high:,}, not {text}")
+            raise argparse.ArgumentTypeError(f"must be from {low:g} to below {high:,}, not {text}")
         return value
     parse.__name__ = kind.__name__  # argparse shows it: "invalid int value: 'four'"
     return parse
@@ -349,31 +347,39 @@ def main(argv=()):
     add = parser.add_argument
     add("--epochs", type=number(int, 1, 100_000), default=8, help="passes over the training set")
     add("--batch-size", type=number(int, 1, 100_000), default=4, help="images in a mini-batch")
-    add("--optimizer", choices=("sgd", "muon", "adam", "rmsprop"), default="sgd", help="what takes the steps")
+    add("--optimizer", choices=("sgd", "muon", "adam", "rmsprop"), default="sgd", help="takes the steps")
     add("--lr", type=number(float, 1e-9, 100), default=0.001, help="learning rate")
     add("--momentum", type=number(float, 0, 1), default=argparse.SUPPRESS,
         help="how much of the last step to keep (sgd and muon; default: 0.9)")
-    add("--nesterov", action="store_true", help="look one momentum step ahead (sgd; muon does anyway)")
+    add("--nesterov", action="store_true", help="look one momentum step ahead (muon does anyway)")
     add("--weight-decay", type=number(float, 0, 10), default=0.0, help="pull of weights towards 0")
-    add("--schedule", choices=("constant", "linear"), default="constant", help="linear: the rate falls to 0")
-    add("--warmup", type=number(float, 0, 1), default=0.0, help="share of the run in which it rises first")
-    add("--augment", action="store_true", help="flip and shift images at random (not mnist, not stripes)")
-    add("--validation", type=number(int, 0, 100_000), default=0, metavar="N", help="test on N training images instead")
-    add("--mirror", action="store_true", help="test each image and its mirror image (not mnist, not stripes)")
+    add("--schedule", choices=("constant", "linear"), default="constant", help="linear: lr falls to 0")
+    add("--warmup", type=number(float, 0, 1), default=0.0, help="share of the run in which lr rises first")
+    add("--augment", action="store_true", help="flip and shift images (not mnist, not stripes)")
+    add("--validation", type=number(int, 0, 100_000), default=0, metavar="N",
+        help="test on N training images instead")
+    add("--mirror", action="store_true", help="test each image in the mirror too (not mnist, not stripes)")
     add("--seed", type=number(int, 0, 2**32), default=0, help="starts all random numbers")
     add("--runs", type=number(int, 1, 1000), default=1, help="train with SEED, SEED + 1, ...")
-    add("--checkpoint", type=data.file_name, help="file for the network; if not given, [validation_]cifar_net.pth, mnist_net.pth, ...")
+    add("--checkpoint", type=data.file_name,
+        help="file for the network; if not given, [validation_]cifar_net.pth, mnist_net.pth, ...")
     add("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
     data.add_arguments(parser)
-    defaults = {**vars(parser.parse_args([])), "momentum": 0.9}
     typed = vars(parser.parse_args(argv))
-    args = argparse.Namespace(**{**defaults, **typed}, defaults=defaults)
+    defaults = {**vars(parser.parse_args([])), "momentum": 0.9}
+    args = argparse.Namespace(**{**defaults, **typed})
     if args.warmup and args.schedule == "constant":
         parser.error("argument --warmup: has no effect without --schedule linear")
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: needs a --momentum above 0")
-    if args.optimizer in ("adam", "rmsprop") and ("momentum" in typed or args.nesterov):
-        parser.error(f"argument {'--nesterov' if args.nesterov else '--momentum'}: has no effect with --optimizer {args.optimizer}")
+    useless = [flag for flag in ("momentum", "nesterov") if typed.get(flag)]
+    if args.optimizer in ("adam", "rmsprop") and useless:
+        parser.error(f"argument --{useless[0]}: has no effect with --optimizer {args.optimizer}")
+    # What gave this result? Each flag that changes it, and is not at its default, as typed.
+    named_elsewhere = ("dataset", "data_dir", "checkpoint", "seed", "runs", "mirror")
+    args.settings = " ".join(f"--{flag.replace('_', '-')}" + ("" if value is True else f" {value}")
+                             for flag, value in vars(args).items()
+                             if value != defaults[flag] and flag not in named_elsewhere)
     run_seeds(args)
 
 

@@ -349,7 +349,7 @@ def test_a_pillow_that_is_too_old_to_draw_is_named_before_the_work(monkeypatch):
         monkeypatch.setattr(PIL, "__version__", version)
         ran = []
         if too_old:
-            with pytest.raises(SystemExit, match=f"Pillow {version} is too old to draw: pip install --upgrade pillow"):
+            with pytest.raises(SystemExit, match=f"Pillow {version} is too old: pip install --upgrade pillow"):
                 data.script(ran.append)
         else:
             data.script(ran.append)
