@@ -55,8 +55,8 @@ def predict(net, testloader, device="cpu"):
     """Inference: the logits (N, 10) of net for all images of the loader, and their labels (N,)."""
     all_outputs, all_labels = [], []
     net.eval()  # dropout off, BatchNorm as it is; LeNet-5 has neither, yours may
-    # For the backward pass PyTorch keeps what each layer will need then; no_grad says that backward()
-    # will not be called, which saves that memory and some time.
+    # For the backward pass PyTorch keeps what each layer will need then. no_grad says that
+    # backward() will not be called, which saves that memory and some time.
     with torch.no_grad():
         for images, labels in testloader:
             outputs = net(images.to(device))  # (N, 3, 32, 32) -> (N, 10)
@@ -166,11 +166,12 @@ def classify(args):
     """What --image does: the three most probable classes of each photo, and images.png."""
     if os.path.realpath("images.png") in map(os.path.realpath, args.image):
         raise data.UserError("images.png is where the drawing goes: give the photo another name.")
-    name = next((name for name, known in data.KNOWN.items() if known.flag == args.dataset), data.CIFAR)  # auto: CIFAR-10
-    classes = data.KNOWN[name].classes
+    flag = "cifar10" if args.dataset == "auto" else args.dataset
+    name, = (name for name, known in data.KNOWN.items() if known.flag == flag)
+    classes, looks = data.KNOWN[name].classes, data.MIRRORED if args.mirror else ""
     data.refuse_mirror(args, name)
     checkpoint = data.checkpoint_name(args.checkpoint, name)
-    net, looks = load_checkpoint(checkpoint, args.device), data.MIRRORED if args.mirror else ""
+    net = load_checkpoint(checkpoint, args.device)
     images = torch.stack([read_image(path) for path in args.image])
     one_batch = [(images, torch.zeros(len(images)))]  # the true classes are not known
     outputs, _ = predict(Mirrored(net) if args.mirror else net, one_batch, args.device)
@@ -212,44 +213,48 @@ def read_image(path):
 
 def draw_all(net, testset, outputs, matrix, name):
     """The pictures of python evaluate.py, under the name of the dataset."""
-    classes, (images, labels), pairs = testset.classes, testset[:], most_confused(matrix)
-    image = images[0].to(next(net.parameters()).device)
+    classes, (images, labels) = testset.classes, testset[:]
     first = [tile(testset, outputs, k) for k in range(32)]
-    draw_sheet([(f"{name}: {accuracy(outputs, labels):.1f} % right, the first 32 here", first)], "predictions.png")
-    draw_sheet([(f"{name}: {classes[a]} and {classes[b]}, the most confident mistakes",
-                 [tile(testset, outputs, k) for k in most_confident_mistakes(outputs, labels, a, b)]) for a, b in pairs],
-               "mistakes.png")
+    heading = f"{name}: {accuracy(outputs, labels):.1f} % right, the first 32 here"
+    draw_sheet([(heading, first)], "predictions.png")
+    mistakes = []
+    for a, b in most_confused(matrix):
+        tiles = [tile(testset, outputs, k) for k in most_confident_mistakes(outputs, labels, a, b)]
+        mistakes.append((f"{name}: {classes[a]} and {classes[b]}, the most confident mistakes", tiles))
+    draw_sheet(mistakes, "mistakes.png")
     draw_confusion(matrix, classes, name, "confusion.png")
+    image = images[0].to(next(net.parameters()).device)
     draw_feature_maps(net, image, "feature_maps.png")
-    print("\npredictions.png shows the first 32 test images with their predictions, confusion.png the matrix in percent,")
-    print("mistakes.png the most confident mistakes of these pairs, feature_maps.png the first image in each layer.")
+    print("\npredictions.png shows the first 32 test images, mistakes.png the most confident mistakes,")
+    print("confusion.png the matrix in percent, feature_maps.png the first image in each layer,")
     rows, conv = trace(net, image[None]), getattr(net, "conv1", None)
-    if isinstance(conv, nn.Conv2d) and conv.groups == 1 and [row.name for row in rows[1:3]] == ["conv1", "relu"] and \
-            rows[1].size == f"(32 - {conv.kernel_size[0]}) + 1 = {rows[1].shape[2]}":
+    as_in_lenet5 = [row.name for row in rows[1:3]] == ["conv1", "relu"] and isinstance(conv, nn.Conv2d)
+    if as_in_lenet5 and conv.groups == 1 and rows[1].size == f"(32 - {len(conv.weight[0, 0])}) + 1 = {rows[1].shape[2]}":
         draw_filters(net, "filters.png")
         draw_convolution(conv, image, "convolution.png")
-        print("filters.png shows the kernels of conv1, convolution.png one of them at work, with its numbers.")
+        print("filters.png the kernels of conv1, convolution.png one of them at work, with its numbers.")
     else:
-        print("No filters.png and convolution.png: they show a conv1 of the image (stride 1, no padding), and a ReLU.")
+        print("but no filters.png and convolution.png: they are for a conv1 as in LeNet-5, and its ReLU.")
 
 
 def draw_curve(history, title, path=None, kind="test"):
     """Draw accuracies and losses over the epochs. Returns a PIL image.
 
-    history: (training loss, training accuracy, test loss, test accuracy) for each epoch; kind: "test"
-    or "validation". A gap between the lines is normal. Where the training line goes on while the
-    other one stops, or turns back, the network is overfitting: it learns the training images by
-    heart, and what it learns no longer generalises to others.
+    history: (training loss, training accuracy, test loss, test accuracy) for each epoch; kind:
+    "test" or "validation". A gap between the lines is normal. Where the training line goes on while
+    the other one stops, or turns back, the network is overfitting: it learns the training images
+    by heart, and what it learns no longer generalises to others.
     """
     epochs = range(1, len(history) + 1)
     train_loss, train_accuracy, test_loss, test_accuracy = zip(*history)
     accuracies = {"training": (epochs, train_accuracy), kind: (epochs, test_accuracy)}
     losses = {"training": (epochs, train_loss), kind: (epochs, test_loss)}
     highest = max(2.5, *filter(math.isfinite, train_loss + test_loss))
-    return plot([("accuracy, %", "epoch", (0, 100), accuracies), ("loss", "epoch", (0, highest), losses)], title, path)
+    panels = [("accuracy, %", "epoch", (0, 100), accuracies), ("loss", "epoch", (0, highest), losses)]
+    return plot(panels, title, path)
 
 
-COLORS = "blue", "red", "green", "orange", "purple", "brown", "deepskyblue", "hotpink"  # then again from the first
+COLORS = "blue", "red", "green", "orange", "purple", "brown", "deepskyblue", "hotpink"
 
 
 def plot(panels, title, path=None):
@@ -257,27 +262,28 @@ def plot(panels, title, path=None):
 
     panels: [(name of y, name of x, (lowest y, highest y), {name of a line: (xs, ys), ...}), ...].
     """
-    head = 40 * title.count("\n")
-    top = 124 + head + 36 * max(len(lines) for *_, lines in panels)     # below the names of the lines
-    sheet = Image.new("RGB", (1000 * len(panels), top + 680), "white")  # halved at the end: smooth lines
+    head = 76 + 40 * title.count("\n")
+    top = head + 48 + 36 * max(len(lines) for *_, lines in panels)      # below the names of the lines
+    sheet = Image.new("RGB", (1000 * len(panels), top + 680), "white")  # halved at the end: smooth
     draw = ImageDraw.Draw(sheet)
     draw.text((120, 16), title, "black", font_size=32)
-    for left, (y_name, x_name, (lowest, highest), lines) in zip(range(120, sheet.width, 1000), panels):
+    for n, (y_name, x_name, (lowest, highest), lines) in enumerate(panels):
+        left = 120 + 1000 * n
         every_x = sorted({x for xs, _ in lines.values() for x in xs})
         width = max(every_x) - min(every_x) or 1
         column = lambda x: left + 800 * (x - min(every_x)) / width
         row = lambda y: top + 580 - 580 * (y - lowest) / (highest - lowest)
-        draw.text((left, 76 + head), y_name, "black", font_size=32)
+        draw.text((left, head), y_name, "black", font_size=32)
         draw.text((left + 400, top + 636), x_name, "black", font_size=28, anchor="mt")
         for y in (lowest + (highest - lowest) * step / 10 for step in range(11)):
             draw.line((left, row(y), left + 800, row(y)), "lightgray", width=2)
             draw.text((left - 16, row(y)), f"{y:.3g}", "black", font_size=28, anchor="rm")
         for x in every_x[::math.ceil(len(every_x) / 11)]:
             draw.text((column(x), top + 596), f"{x:.3g}", "black", font_size=28, anchor="mt")
-        for n, (name, (xs, ys)) in enumerate(lines.items()):
+        for k, (name, (xs, ys)) in enumerate(lines.items()):
             points = [(column(x), row(y)) for x, y in zip(xs, ys) if math.isfinite(y)]
-            color = COLORS[n % len(COLORS)]
-            draw.text((left, 116 + head + 36 * n), name, color, font_size=32)
+            color = COLORS[k % len(COLORS)]  # after the last one, from the first again
+            draw.text((left, head + 40 + 36 * k), name, color, font_size=32)
             draw.line(points, color, width=4, joint="curve")
             for x, y in points if len(points) <= 30 else ():
                 draw.ellipse((x - 7, y - 7, x + 7, y + 7), color)
@@ -294,7 +300,7 @@ def tile(dataset, outputs, k):
 
 
 def most_confident_mistakes(outputs, labels, a, b, n=8):
-    """The places of the n images of classes a and b taken for the other one with the highest probability."""
+    """The places of the n images of classes a and b that are most surely taken for the other one."""
     probabilities, predicted = torch.max(F.softmax(outputs, 1), 1)
     wrong = ((labels == a) & (predicted == b)) | ((labels == b) & (predicted == a))
     return sorted(wrong.nonzero().flatten().tolist(), key=lambda k: -probabilities[k])[:n]
@@ -305,7 +311,8 @@ def draw_sheet(groups, path=None):
 
     groups: [(heading, [(PIL image, colour of its frame, lines of text under it), ...]), ...].
     """
-    rows = [(heading if k == 0 else "", tiles[k:k + 8]) for heading, tiles in groups for k in range(0, len(tiles), 8)]
+    rows = [(heading if k == 0 else "", tiles[k:k + 8])
+            for heading, tiles in groups for k in range(0, len(tiles), 8)]
     sheet, y, width = Image.new("RGB", (1120, 400 * len(rows) + 8), "white"), 0, 400
     draw = ImageDraw.Draw(sheet)
     for heading, tiles in rows:
@@ -317,30 +324,32 @@ def draw_sheet(groups, path=None):
             draw.rectangle((x + 2, y, x + image.width + 9, y + image.height + 7), fill=color)
             sheet.paste(image, (x + 6, y + 4))
             for n, line in enumerate(lines):
-                draw.text((x + 4, y + image.height + 8 + 18 * n), line, color if n == 0 else "black", font_size=15)
+                fill = color if n == 0 else "black"
+                draw.text((x + 4, y + image.height + 8 + 18 * n), line, fill, font_size=15)
         y, width = y + image.height + 12 + 18 * len(lines), max(width, x + image.width + 12)
     return data.save_png(sheet.crop((0, 0, width, y + 8)), path)
 
 
-def draw_confusion(matrix, classes, title, path=None):
+def draw_confusion(matrix, classes, name, path=None):
     """The confusion matrix as a heat map: percent of each row, darker for more. Returns a PIL image."""
     percents = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     sheet = Image.new("RGB", (140 + 84 * len(classes), 90 + 50 * len(classes)), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((8, 8), f"{title}: what images are (rows) and what the network says (columns), %", "black", font_size=18)
+    heading = f"{name}: a row for what the images are, a column for what the network says, in percent"
+    draw.text((8, 8), heading, "black", font_size=18)
     for i in range(len(classes)):
         draw.text((130, 105 + 50 * i), classes[i], "black", font_size=16, anchor="rm")
         draw.text((182 + 84 * i, 64), classes[i], "black", font_size=14, anchor="mm")
         for j in range(len(classes)):
             x, y, percent = 140 + 84 * j, 80 + 50 * i, percents[i, j].item()
-            shade = round(255 - 2 * percent)
+            shade, ink = round(255 - 2 * percent), "white" if percent > 50 else "black"
             draw.rectangle((x, y, x + 82, y + 48), (shade, shade, 255))
-            draw.text((x + 42, y + 25), f"{percent:.1f}", "white" if percent > 50 else "black", font_size=18, anchor="mm")
+            draw.text((x + 41, y + 24), f"{percent:.1f}", ink, font_size=18, anchor="mm")
     return data.save_png(sheet, path)
 
 
 def draw_filters(net, path=None):
-    """The six kernels (filters) of conv1 as 5x5 colour images, each stretched so that 0 is mid grey.
+    """The six kernels (filters) of conv1 as 5x5 colour images; in each, mid grey is 0.
 
     Of patches of equal length (the square root of the sum of squares), a kernel responds most to
     the one that looks like itself: bright where it is bright, red where it is red.
@@ -351,7 +360,7 @@ def draw_filters(net, path=None):
 
 
 def draw_convolution(conv, image, path=None):
-    """One step of a convolution with all its numbers, at the place where its answer is the greatest.
+    """One step of a convolution with all its numbers, where its answer is the greatest.
 
     conv: conv1, or another nn.Conv2d for images (stride 1, no padding); image: (3, 32, 32), in [-1,
     1]. For each colour, the patch of the image is multiplied by the kernel, number by number. The
@@ -368,16 +377,20 @@ def draw_convolution(conv, image, path=None):
     side, high = 50 * K, 32 * K + 40  # of a square of numbers, and of its row
     sheet = Image.new("RGB", (3 * side + 220, 3 * high + 230), "white")
     draw = ImageDraw.Draw(sheet)
+    squares = ("image", patch), ("x kernel", weight[k]), ("= products", products)
     for c, color in enumerate(("red", "green", "blue")):
-        for n, (name, numbers) in enumerate((("image", patch), ("x kernel", weight[k]), ("= products", products))):
+        for n, (name, numbers) in enumerate(squares):
             x, y = 10 + n * (side + 40), 34 + c * high
             draw.text((x, y - 26), f"{name}, {color}", color, font_size=18)
+            shades = 255 - (100 * numbers.abs() / numbers.abs().max().clamp(min=1e-9)).round().int()
             for u in range(K):
                 for v in range(K):
-                    shade = 255 - round(100 * (numbers[c, u, v].abs() / numbers.abs().max().clamp(min=1e-9)).item())
-                    draw.rectangle((x + 50 * v, y + 32 * u, x + 50 * v + 48, y + 32 * u + 30), (shade, shade, shade))
-                    draw.text((x + 50 * v + 24, y + 32 * u + 15), f"{numbers[c, u, v]:.2f}", "black", font_size=15, anchor="mm")
-        draw.text((x + side + 10, y + 16 * K), f"sum {products[c].sum():.3f}", color, font_size=18, anchor="lm")
+                    left, top, shade = x + 50 * v, y + 32 * u, shades[c, u, v].item()
+                    draw.rectangle((left, top, left + 48, top + 30), (shade, shade, shade))
+                    number = f"{numbers[c, u, v]:.2f}"
+                    draw.text((left + 24, top + 15), number, "black", font_size=15, anchor="mm")
+        total = f"sum {products[c].sum():.3f}"
+        draw.text((x + side + 10, y + 16 * K), total, color, font_size=18, anchor="lm")
 
     y = 3 * high + 20
     sums = " + ".join(f"({total:.3f})" for total in (*products.sum((1, 2)), bias[k]))
@@ -385,24 +398,27 @@ def draw_convolution(conv, image, path=None):
                                  f"ReLU: max(0, {maps[k, i, j]:.3f}) = {maps[k, i, j].relu():.3f}",
                                  f"in row {i}, column {j} of feature map {k}")):
         draw.text((222, y + 30 + 40 * line), text, "black", font_size=18)
-    for x, picture, size in ((10, image, K), (sheet.width - 192, maps[k:k + 1].relu() / maps.max().clamp(min=1e-9) * 2 - 1, 1)):
+    relu = maps[k:k + 1].relu() / maps.max().clamp(min=1e-9) * 2 - 1  # (1, H, W), in [-1, 1]
+    for x, picture, size in ((10, image, K), (sheet.width - 192, relu, 1)):
         sheet.paste(data.imshow(picture, scale=6), (x, y))
-        draw.rectangle((x + 6 * j - 2, y + 6 * i - 2, x + 6 * (j + size) + 1, y + 6 * (i + size) + 1), outline="red", width=2)
+        left, top, frame = x + 6 * j, y + 6 * i, 6 * size + 1
+        draw.rectangle((left - 2, top - 2, left + frame, top + frame), outline="red", width=2)
     return data.save_png(sheet, path)
 
 
 def draw_feature_maps(net, image, path=None):
     """One image, (3, 32, 32), and the feature maps of each layer: what each map found, and where.
 
-    Returns a PIL image. In the maps, black is 0 (ReLU lets nothing negative pass), white the highest value in that
-    layer.
+    In the maps, black is 0 (ReLU lets nothing negative pass), white the highest value in that
+    layer. Returns a PIL image.
     """
     groups, rows = [("the image", [(data.imshow(image), "white", ())])], trace(net, image[None])
     for before, row, after in zip(rows, rows[1:], rows[2:]):
-        if row.output.ndim == 4 and row.shape != after.shape:  # the maps after their ReLU, not before it
+        if row.output.ndim == 4 and row.shape != after.shape:  # maps, after their ReLU
             name = f"{before.name}, {row.name}" if before.shape == row.shape else row.name
             maps = row.output[0] / row.output.max().clamp(min=1e-9) * 2 - 1  # (C, H, W), in [-1, 1]
-            tiles = [(data.imshow(each[None], scale=128 // len(each)), "white", ()) for each in maps]
+            scale = 128 // row.shape[2]
+            tiles = [(data.imshow(each[None], scale=scale), "white", ()) for each in maps]
             groups.append((f"{name}: {len(maps)} of {row.shape[2]}x{row.shape[3]}", tiles))
     return draw_sheet(groups, path)
 
@@ -413,9 +429,14 @@ def draw_feature_maps(net, image, path=None):
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 
 
+# What torch.load() and load_state_dict() raise, if the file is damaged, or none of theirs.
+FILE_ERRORS = (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError,
+               AssertionError, TypeError, struct.error)
+
+
 @contextlib.contextmanager
 def explained(path, net):
-    """Turns into a sentence (UserError) what loading the checkpoint path into net raises in its block.
+    """Makes a sentence (UserError) of what its block raises while it loads the file path into net.
 
     A checkpoint is a zip archive with a pickle in it, and a pickle can name any function for
     Python to call while it is read: a network from a stranger could delete your files.
@@ -426,9 +447,8 @@ def explained(path, net):
     data.refuse_device(path)
     try:
         yield
-    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AssertionError, TypeError,
-            struct.error) as error:
-        if error.__traceback__.tb_next.tb_next is None:  # raised by the block itself, not by PyTorch: a bug
+    except FILE_ERRORS as error:
+        if error.__traceback__.tb_next.tb_next is None:  # from the block itself, not from PyTorch
             raise
         raise data.UserError(f"{path} {problem(path, error)}")
     if not all(parameter.isfinite().all() for parameter in net.parameters()):
@@ -439,26 +459,31 @@ def problem(path, error):
     """What is wrong with a checkpoint, if loading it raised this error."""
     if isinstance(error, FileNotFoundError):
         flags = {known.checkpoint: known.flag for known in data.KNOWN.values()}
-        others = [f" {other} is there: add --dataset {flag}." for other, flag in flags.items() if os.path.exists(other)]
-        return "is not there. python train.py makes one." + ("".join(others) if path in flags else "")
+        others = [name for name in flags if os.path.exists(name) and path in flags]
+        hints = [f" {name} is there: add --dataset {flags[name]}." for name in others]
+        return "is not there. python train.py makes one." + "".join(hints)
     if isinstance(error, OSError) and error.filename:
         return f"can't be read: {error.strerror}."
     text = str(error)
-    if "state_dict" in text:  # the line of its error that say which keys differ
+    if "state_dict" in text:  # below its first line, PyTorch lists the keys that differ
         differences = [textwrap.shorten(line, 150) for line in text.splitlines()[1:3]] or [text]
         return f"holds another network than this LeNet5 ({' '.join(differences)})."
-    text = text.rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0].partition(". ")[0]
-    cause = f"{type(error).__name__}: {text}".removesuffix(": ")
-    return f"is damaged, or holds more than numbers, which could run code ({cause}). Of your own network, save net.state_dict()."
+    text = text.rpartition("WeightsUnpickler error: ")[2].strip().splitlines() or [""]
+    cause = f"{type(error).__name__}: {text[0].partition('. ')[0]}".removesuffix(": ")
+    return (f"is damaged, or holds more than numbers, which could run code ({cause}). "
+            "Of your own network, save net.state_dict().")
 
 
 def main(argv=()):
-    parser = argparse.ArgumentParser(prog="evaluate.py", description="Test what train.py saved, on the test set or on "
-                                     "photos of your own.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--checkpoint", type=data.file_name, help="file that train.py saved; if not given, cifar_net.pth, mnist_net.pth, ...")
-    parser.add_argument("--image", nargs="+", action="extend", type=data.file_name, metavar="FILE", help="photos to classify, in place of the test set")
-    parser.add_argument("--mirror", action="store_true", help="average with the mirror image (not mnist, not stripes)")
-    parser.add_argument("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
+    parser = argparse.ArgumentParser(prog="evaluate.py", description="Test a network, or show it photos.",
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--checkpoint", type=data.file_name,
+        help="file that train.py saved; if not given, cifar_net.pth, mnist_net.pth, ...")
+    add("--image", nargs="+", action="extend", type=data.file_name, metavar="FILE",
+        help="photos to classify, in place of the test set")
+    add("--mirror", action="store_true", help="test each image in the mirror too (not mnist, not stripes)")
+    add("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
     data.add_arguments(parser)
     args = parser.parse_args(argv)
     classify(args) if args.image else run(args)

@@ -617,7 +617,7 @@ def test_after_each_edit_evaluate_py_draws_what_is_true(few, monkeypatch, capsys
     printed = capsys.readouterr().out
     assert os.path.exists("feature_maps.png")
     assert os.path.exists("filters.png") == os.path.exists("convolution.png") == (name in PLAIN)
-    assert ("No filters.png and convolution.png" in printed) == (name not in PLAIN)
+    assert ("but no filters.png and convolution.png" in printed) == (name not in PLAIN)
 
 
 def test_the_tutorials_view_is_traced_as_a_flatten_is(images):
