@@ -73,15 +73,16 @@ def load(train=True, dataset="auto", root="data"):
     float32 in [-1, 1], and its label, 0 to 9; [:4] is the first four images, (4, 3, 32, 32), and
     their labels, (4,), int64. Raises UserError if dataset is none of these or can't be had.
     """
-    if dataset in GREY:
-        name, (pixels, labels) = GREY[dataset][0], load_grey(train, dataset, root)
-    elif folder := find_cifar10(train, dataset, root):  # where its files are now
+    folder = dataset not in GREY and find_cifar10(train, dataset, root)  # where its files are now
+    if folder:
         # The tutorial's line. (Its download=True is done already, from a faster address.) With this
         # set, transform works on an image whenever a mini-batch needs it: in each epoch again.
         cifar10 = CIFAR10(folder, train=train, download=False, transform=transform)
         # So we take its bytes, (N, 32, 32, 3), colours first, and transform all of them, once.
         pixels = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2)
         name, labels = CIFAR, torch.tensor(cifar10.targets)
+    elif dataset in GREY:
+        name, (pixels, labels) = NAMES[dataset], load_grey(train, dataset, root)
     else:
         name, (pixels, labels) = STRIPES, stripes(train)
     images = torch.empty(pixels.shape)
@@ -200,8 +201,8 @@ def stripes(train=True):
     """Images that need no download: returns pixels (N, 3, 32, 32), bytes, and labels (N,).
 
     10,000 images for training or 2,000 for testing. Class k, 0 to 9, is the angle of the stripes:
-    18 * k degrees, 0 (horizontal) to 162. Colours, width, phase and noise are drawn
-    anew for each image, so that only the angle tells the class.
+    18 * k degrees, from 0 (horizontal) to 162. Colours, width, phase and noise are drawn anew for
+    each image, so that only the angle tells the class.
     """
     generator = torch.Generator().manual_seed(1998 if train else 2026)  # always the same images
     n = 10_000 if train else 2_000
@@ -225,23 +226,23 @@ KNOWN = {CIFAR: Known("cifar10", CLASSES, "cifar_net.pth"),
          "MNIST": Known("mnist", tuple("0123456789"), "mnist_net.pth"),
          "Fashion-MNIST": Known("fashion", tuple(FashionMNIST.classes), "fashion_net.pth"),
          STRIPES: Known("stripes", ANGLES, "stripes_net.pth")}
-GREY = {"mnist": ("MNIST", MNIST), "fashion": ("Fashion-MNIST", FashionMNIST)}  # torchvision's
+NAMES = {known.flag: name for name, known in KNOWN.items()}
+GREY = {"mnist": MNIST, "fashion": FashionMNIST}  # torchvision's
 
 
 def load_grey(train, dataset, root):
     """MNIST or Fashion-MNIST as stripes() returns them: from (28, 28), padded to (3, 32, 32)."""
-    name, torchvisions = GREY[dataset]
     root = os.path.abspath(os.path.expanduser(root))
     try:
         with time_limit():
-            grey = torchvisions(root, train=train, download=True)
+            grey = GREY[dataset](root, train=train, download=True)
     except (OSError, http.client.HTTPException, EOFError, zlib.error,         # the download
             RuntimeError, ValueError, LookupError, AssertionError, TypeError) as error:  # the files
-        folder, cause = os.path.join(root, torchvisions.__name__, "raw"), " ".join(str(error).split())
-        raise UserError(f"{name} can't be had ({type(error).__name__}: {cause}). Delete what is in "
-                        f"{folder}, and try again later, or put its four files there by hand.")
-    pixels = F.pad(grey.data, (2, 2, 2, 2))                  # (N, 32, 32), the border is black
-    return pixels[:, None].expand(-1, 3, -1, -1), grey.targets  # three equal channels
+        folder, cause = os.path.join(root, GREY[dataset].__name__, "raw"), " ".join(str(error).split())
+        raise UserError(f"{NAMES[dataset]} can't be had ({type(error).__name__}: {cause}). Delete what is "
+                        f"in {folder}, and try again later, or put its four files there by hand.")
+    pixels = F.pad(grey.data, (2, 2, 2, 2))                     # (N, 32, 32), with a black border
+    return pixels[:, None].expand(-1, 3, -1, -1), grey.targets  # (N, 3, 32, 32), three equal channels
 
 
 # ==== Plumbing ====================================================================================
@@ -252,8 +253,6 @@ class UserError(Exception):
 
 
 # ---- Getting the files ----
-
-DATASETS = ("auto", "cifar10", "mnist", "fashion", "stripes")
 
 # The same archive, byte for byte (its MD5 is checked), at three addresses: copies first. The
 # official host, last, has been slow since June 2026: one user waited 57 minutes
@@ -269,8 +268,8 @@ FOUND = {}    # (dataset, folder): what load(train=True) found there, the folder
 
 def find_cifar10(train, dataset, root):
     """The folder that holds CIFAR-10, downloaded if need be; or None, which stands for stripes."""
-    if dataset not in DATASETS:
-        raise UserError(f"dataset is one of {', '.join(DATASETS)}, not {dataset!r}.")
+    if dataset not in ("auto", *NAMES):
+        raise UserError(f"dataset is one of auto, {', '.join(NAMES)}, not {dataset!r}.")
     root = os.path.abspath(os.path.expanduser(root)).removesuffix(os.sep + CIFAR10.base_folder)
     if train or (dataset, root) not in FOUND:
         there = dataset != "stripes" and download(root, may_fail=dataset == "auto")
@@ -410,7 +409,7 @@ def save_png(image, path=None):
 
 def add_arguments(parser):
     """The flags that data.py, train.py and evaluate.py share."""
-    parser.add_argument("--dataset", choices=DATASETS, default="auto",
+    parser.add_argument("--dataset", choices=("auto", *NAMES), default="auto",
                         help="auto: cifar10 if it can be had, else stripes")
     parser.add_argument("--data-dir", default="data", help="folder of the datasets")
 

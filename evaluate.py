@@ -166,8 +166,7 @@ def classify(args):
     """What --image does: the three most probable classes of each photo, and images.png."""
     if os.path.realpath("images.png") in map(os.path.realpath, args.image):
         raise data.UserError("images.png is where the drawing goes: give the photo another name.")
-    flag = "cifar10" if args.dataset == "auto" else args.dataset
-    name, = (name for name, known in data.KNOWN.items() if known.flag == flag)
+    name = data.CIFAR if args.dataset == "auto" else data.NAMES[args.dataset]
     classes, looks = data.KNOWN[name].classes, data.MIRRORED if args.mirror else ""
     data.refuse_mirror(args, name)
     checkpoint = data.checkpoint_name(args.checkpoint, name)
@@ -214,7 +213,7 @@ def read_image(path):
 def draw_all(net, testset, outputs, matrix, name):
     """The pictures of python evaluate.py, under the name of the dataset."""
     classes, (images, labels) = testset.classes, testset[:]
-    first = [tile(testset, outputs, k) for k in range(32)]
+    first = [tile(testset, outputs, k) for k in range(min(32, len(labels)))]
     heading = f"{name}: {accuracy(outputs, labels):.1f} % right, the first 32 here"
     draw_sheet([(heading, first)], "predictions.png")
     mistakes = []

@@ -114,15 +114,15 @@ TO_LENET5 = v2.Compose([lambda image: image.convert("RGB"), v2.Resize((32, 32)),
                         v2.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
 
 
-def write_mnist(folder, name="MNIST"):
-    """The files of MNIST, or of FashionMNIST, with 12 images each for training and test."""
+def write_mnist(folder, name="MNIST", n=12):
+    """The files of MNIST, or of FashionMNIST, with n images each for training and test: image k has shades from k on."""
     raw = os.path.join(folder, name, "raw")
     os.makedirs(raw)
     for part in ("train", "t10k"):
         with open(os.path.join(raw, f"{part}-images-idx3-ubyte"), "wb") as file:
-            file.write(struct.pack(">4i", 0x803, 12, 28, 28) + bytes(range(256)) * 36 + bytes(12 * 28 * 28 - 256 * 36))
+            file.write(struct.pack(">4i", 0x803, n, 28, 28) + b"".join(bytes((k + i) % 256 for i in range(784)) for k in range(n)))
         with open(os.path.join(raw, f"{part}-labels-idx1-ubyte"), "wb") as file:
-            file.write(struct.pack(">2i", 0x801, 12) + bytes(k % 10 for k in range(12)))
+            file.write(struct.pack(">2i", 0x801, n) + bytes(k % 10 for k in range(n)))
 
 
 def mnist(folder):

@@ -2,9 +2,11 @@
 import argparse
 import io
 import os
+import socket
 import stat
 import subprocess
 import sys
+import urllib.error
 
 import PIL
 import pytest
@@ -19,6 +21,7 @@ import data
 import evaluate
 import train
 from conftest import ROOT
+from test_copies import write_mnist
 
 
 # ---- The transform ---------------------------------------------------------------------------
@@ -159,6 +162,72 @@ def test_load_knows_five_names_and_refuses_others(monkeypatch):
     monkeypatch.setattr(data, "download", lambda *args: pytest.fail("it downloaded"))
     with pytest.raises(data.UserError, match="auto, cifar10, mnist, fashion, stripes, not 'CIFAR10'"):
         data.load(dataset="CIFAR10")
+
+
+# ---- MNIST and Fashion-MNIST -----------------------------------------------------------------
+
+@pytest.fixture(params=["mnist", "fashion"])
+def grey(request, tmp_path, monkeypatch):
+    """(what --dataset calls it, its name, torchvision's name): 40 images for training and test each, in data/."""
+    monkeypatch.chdir(tmp_path)
+    flag, name, torchvisions = request.param, data.NAMES[request.param], data.GREY[request.param].__name__
+    write_mnist("data", torchvisions, n=40)
+    return flag, name, torchvisions
+
+
+def test_a_grey_dataset_is_padded_to_32x32_in_three_equal_channels(grey):
+    flag, name, torchvisions = grey
+    for train_set in (True, False):
+        dataset = data.load(train_set, flag)
+        images, labels = dataset[:]
+        stored = data.GREY[flag]("data", train=train_set).data
+        inside = images[:, 0, 2:30, 2:30]
+        assert images.shape == (40, 3, 32, 32) and labels.tolist() == [k % 10 for k in range(40)] and dataset.name == name
+        assert torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 0], images[:, 2])
+        assert torch.allclose(inside, stored / 127.5 - 1, atol=1e-6) and images.sum() == pytest.approx(3 * (inside.sum() - 40 * (1024 - 784)).item(), rel=1e-4)
+    assert len(dataset.classes) == 10 and dataset.classes[9] == {"mnist": "9", "fashion": "Ankle boot"}[flag]
+
+
+def test_a_grey_dataset_goes_through_all_scripts_with_files_of_its_own(grey, capsys):
+    flag, name, _ = grey
+    data.main(["--dataset", flag])
+    assert f"{name}: a training set of 40 images" in capsys.readouterr().out
+    train.main(["--dataset", flag, "--epochs", "1", "--batch-size", "8"])
+    assert f"Next: python evaluate.py --dataset {flag}" in capsys.readouterr().out.splitlines()
+    evaluate.main(["--dataset", flag])
+    printed = capsys.readouterr().out
+    assert f"{flag}_net.pth on the test set of {name}, 40 images" in printed and printed.isascii()
+    evaluate.main(["--dataset", flag, "--image", "samples.png"])
+    wide = {"mnist": 7, "fashion": 11}[flag]  # "Ankle boot", "T-shirt/top": the matrix stays in its columns
+    lines = printed.splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith("confusion matrix"))
+    assert {len(line) for line in lines[start + 1:start + 12]} == {2 + 11 * wide + 9}
+    assert {f"{flag}_net.pth", f"{flag}_net_curve.csv", "confusion.png", "mistakes.png", "convolution.png", "images.png"} <= set(os.listdir())
+
+
+@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
+@pytest.mark.parametrize("size", [0, 3, 10, 30])
+def test_a_raw_file_that_is_cut_short_is_one_sentence(grey, file, size):
+    flag, name, torchvisions = grey
+    os.truncate(os.path.join("data", torchvisions, "raw", file), size)
+    with pytest.raises(data.UserError) as error:
+        data.load(True, flag)
+    message = str(error.value)
+    assert message.startswith(f"{name} can't be had (") and f"Delete what is in {os.path.abspath('data')}" in message and "\n" not in message
+
+
+def test_without_a_network_a_grey_dataset_is_one_sentence_under_the_limit_on_silence_and_never_stripes(grey, monkeypatch, capsys):
+    flag, name, torchvisions = grey
+    limits = []
+
+    def unreachable(*args, **flags):
+        limits.append(socket.getdefaulttimeout())
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(sys.modules["torchvision.datasets.mnist"], "download_and_extract_archive", unreachable)
+    with pytest.raises(data.UserError, match=f"{name} can't be had .*Delete what is in .*raw, and try again later, or put its four files there by hand"):
+        train.main(["--dataset", flag, "--data-dir", "elsewhere"])
+    assert set(limits) == {data.TIMEOUT} and socket.getdefaulttimeout() is None and "STRIPES" not in capsys.readouterr().out
 
 
 # ---- Augmentation ----------------------------------------------------------------------------
