@@ -8,18 +8,19 @@ loads what train.py saved and prints
 
     the first four
       ground truth:       cat    ship    ship   plane
-      prediction:         cat    ship    ship    ship
-      its logit:         3.30    7.06    4.18    4.26
+      prediction:         cat    ship    ship   plane
+      its logit:         2.74    7.11    3.60    2.21
 
-    accuracy on CIFAR-10: 61.2 % (guessing: 10 %)
+    accuracy on CIFAR-10: 59.6 % (guessing: 10 %)
 
     accuracy of each class
-        plane   68.5 %
-          car   72.6 %
+        plane   68.6 %
+          car   71.5 %
       ...
 
 then which classes it takes for which (the confusion matrix), and draws predictions.png,
-mistakes.png, feature_maps.png, filters.png and convolution.png. For photos of your own:
+mistakes.png, confusion.png, feature_maps.png, filters.png and convolution.png. For photos of your
+own:
 
     python evaluate.py --image cat.jpg
 """

@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import data
 import train
-from evaluate import accuracy, predict
+from evaluate import Mirrored, accuracy, predict
 from lenet5 import LeNet5
 
 # The rungs of README.md's ladder, in its order: what train.py is called with, but for --runs and --checkpoint.
@@ -84,7 +84,7 @@ def tutorial_predict(net, dataset):
 
 def arguments(flags):
     """What train.py reads in these flags."""
-    with mock.patch.object(train, "run") as run:
+    with mock.patch.object(train, "run_seeds") as run:
         train.main(flags.split())
     return run.call_args[0][0]
 
@@ -93,20 +93,20 @@ def our_train(dataset, flags, epochs=None, onednn=None, num_workers=0):
     """What python train.py does between the trace and the test; returns the network."""
     args = arguments(flags)
     epochs = epochs or args.epochs
-    trainloader = DataLoader(dataset, batch_size=args.batch_size, shuffle=True, num_workers=num_workers)
+    trainloader = DataLoader(dataset, batch_size=args.batch_size, shuffle=True, num_workers=num_workers,
+                             collate_fn=data.collate_augmented if args.augment else None)
     net = LeNet5()
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum)
-    optimizer, scheduler = train.other_steps(args, net, optimizer, epochs * len(trainloader))
+    optimizer = train.configure_optimizer(args, optimizer, epochs * len(trainloader))
     torch.backends.mkldnn.enabled = args.batch_size >= 16 if onednn is None else onednn
     for epoch in range(epochs):
-        train.train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch, epochs, scheduler=scheduler,
-                    augment=data.augment if args.augment else None)
+        train.train(net, trainloader, nn.CrossEntropyLoss(), optimizer, epoch)
     torch.backends.mkldnn.enabled = True
     return net
 
 
 def our_predict(net, dataset, mirror=False):
-    return accuracy(*predict(net, DataLoader(dataset, batch_size=250), mirror=mirror))
+    return accuracy(*predict(Mirrored(net) if mirror else net, DataLoader(dataset, batch_size=250)))
 
 
 # ---- The measurements ----------------------------------------------------------------------------

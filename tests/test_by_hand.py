@@ -1,5 +1,4 @@
 """The referee: what the loops of lenet5.py compute is what PyTorch computes, in float64, to 1e-9."""
-import inspect
 import re
 
 import pytest
@@ -37,7 +36,6 @@ def agree(by_hand, by_torch):
     by_hand = torch.tensor(by_hand, dtype=torch.float64)
     assert by_hand.shape == by_torch.shape
     assert (by_hand - by_torch).abs().max() <= 1e-9 * by_torch.abs().max()
-    return True
 
 
 def random(*shape):
@@ -218,19 +216,6 @@ def test_gradients_are_slopes_autograd_or_not(net, photos):
             losses.append(-torch.tensor(outputs, dtype=torch.float64).log_softmax(0)[labels[0]].item())
         inner[last] = before
         assert (losses[0] - losses[1]) / (2 * tiny) == pytest.approx(gradient[last], rel=1e-5, abs=1e-9), name
-
-
-def test_backward_by_hand_is_forward_by_hand_line_by_line_from_the_last_to_the_first():
-    """Each line of forward makes one thing; backward makes its gradient, under the name d..., by the twin function."""
-    def assignments(function):
-        lines = inspect.getsource(function).splitlines()
-        return [re.match(r"\s+(?:(\w+) = )?(\w+)_(?:by_hand|backward)\((\w+),?", line) for line in lines]
-
-    forward = [match.groups() for match in assignments(forward_by_hand) if match and match[1]]
-    backward = [match.groups() for match in assignments(backward_by_hand) if match and (match[1] or "").startswith("d") or match and match[2] == "conv"]
-    assert len(forward) == len(backward) == 12
-    for (made, layer, given), (gradient, layer_back, given_back) in zip(reversed(forward), backward):
-        assert layer_back == layer and given_back == given and (gradient or "dimage") == f"d{given}"
 
 
 def test_the_script_shows_forward_backward_and_a_step_beside_pytorchs(capsys):
