@@ -54,8 +54,8 @@ CIFAR, STRIPES = "CIFAR-10", "STRIPES (not CIFAR-10)"  # the names that stand be
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 # Normalisation: from the bytes of an image, 0 to 255, to numbers around zero. LeCun et al.
-# ("Efficient BackProp", 1998, section 4.3) argue for it: with inputs of one sign only, all weights
-# of a unit can only grow together or shrink together in a step, and learning is slow.
+# ("Efficient BackProp", 1998, section 4.3) argue for it: if all inputs are positive, the gradients
+# of all weights of a unit have the same sign, and learning is slow.
 transform = v2.Compose([
     v2.ToImage(),                                    # a PIL image -> a tensor of bytes (3, H, W)
     v2.ToDtype(torch.float32, scale=True),           # [0, 255] -> [0, 1]
@@ -68,17 +68,17 @@ def load(train=True, dataset="auto", root="data"):
 
     dataset: "cifar10", "mnist" or "fashion" (Fashion-MNIST), which are downloaded into the folder
     root unless they are there; "stripes", a synthetic dataset that needs no download; "auto":
-    CIFAR-10, or stripes if it can't be downloaded. Each load(train=True) decides that anew, and
-    load(train=False) follows the last one. In what it returns, [7] is one image, (3, 32, 32),
+    CIFAR-10, or stripes if it can't be downloaded. load(train=True) chooses again, and
+    load(train=False) takes the same one as the last load(train=True). In what it returns, [7] is one image, (3, 32, 32),
     float32 in [-1, 1], and its label, 0 to 9; [:4] is the first four images, (4, 3, 32, 32), and
     their labels, (4,), int64. Raises UserError if dataset is none of these or can't be had.
     """
-    folder = dataset not in GREY and find_cifar10(train, dataset, root)  # where its files are now
+    folder = None if dataset in GREY else find_cifar10(train, dataset, root)
     if folder:
-        # The tutorial's line. (Its download=True is done already, from a faster address.) With this
-        # set, transform works on an image whenever a mini-batch needs it: in each epoch again.
+        # The tutorial's line. (Its download=True is done already, from a faster address.)
         cifar10 = CIFAR10(folder, train=train, download=False, transform=transform)
-        # So we take its bytes, (N, 32, 32, 3), colours first, and transform all of them, once.
+        # In this set, each image is transformed again in every epoch. That is slow: below, all
+        # images are transformed once. These are its bytes, (N, 32, 32, 3), colours first.
         pixels = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2)
         name, labels = CIFAR, torch.tensor(cifar10.targets)
     elif dataset in GREY:
@@ -185,8 +185,8 @@ def collate_augmented(samples):
     return augment(images), labels
 
 
-def refuse_mirror(args, name):
-    """Raise UserError for --augment and --mirror where an image's class is another in the mirror."""
+def refuse_flips(args, name):
+    """Raise UserError for --augment and --mirror where a mirrored image is of another class."""
     for flag in ("augment", "mirror"):
         if getattr(args, flag, False) and name in ("MNIST", STRIPES):
             raise UserError(f"--{flag} is not for {name}: in the mirror, its images are of another "
@@ -285,8 +285,8 @@ def find_cifar10(train, dataset, root):
 def download(root, may_fail):
     """Bring the files of CIFAR-10 into the folder root, if need be. Returns whether they are there.
 
-    Raises UserError if root can't be used, or if no address sends them: unless may_fail, which
-    allows False. But never False if there are files already, and one of them is damaged.
+    Raises UserError if root can't be used, or if no address sends them. may_fail=True: returns
+    False then; but not if files are there already, and one is damaged.
     """
     archive, folder = os.path.join(root, CIFAR10.filename), os.path.join(root, CIFAR10.base_folder)
     meta = CIFAR10.meta["filename"], CIFAR10.meta["md5"]
@@ -352,7 +352,7 @@ def download_archive(own, archive):
 # ---- Writing files, and the command line ----
 
 
-MIRRORED = " (with the mirror image)"  # stands beside each result of --mirror
+WITH_MIRROR = " (with the mirror image)"  # stands beside each result of --mirror
 LEARNED_NOTHING = ("it learned nothing. The learning rate was too high or too low, or the activation "
                    "function or the loss function does not suit.")
 
@@ -369,7 +369,7 @@ def checkpoint_name(named, name):
     return named or KNOWN[name].checkpoint
 
 
-def refuse_device(path):
+def refuse_special_file(path):
     """Raise UserError if path is there and is no file: reading a device may never end."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is a folder or a device, not a file. Name a file.")

@@ -55,7 +55,7 @@ def load_checkpoint(path, device="cpu"):
 def predict(net, testloader, device="cpu"):
     """Inference: the logits (N, 10) of net for all images of the loader, and their labels (N,)."""
     all_outputs, all_labels = [], []
-    net.eval()  # dropout off, BatchNorm as it is; LeNet-5 has neither, yours may
+    net.eval()  # dropout off, BatchNorm with its stored averages; LeNet-5 has neither, yours may
     # For the backward pass PyTorch keeps what each layer will need then. no_grad says that
     # backward() will not be called, which saves that memory and some time.
     with torch.no_grad():
@@ -77,10 +77,10 @@ def run(args):
     testset = data.load(train=False, dataset=args.dataset, root=args.data_dir)
     testloader = DataLoader(testset, batch_size=250, shuffle=False)
     name, classes = testset.name, testset.classes
-    data.refuse_mirror(args, name)
+    data.refuse_flips(args, name)
     checkpoint = data.checkpoint_name(args.checkpoint, name)
     net = load_checkpoint(checkpoint, args.device)
-    name += data.MIRRORED if args.mirror else ""  # the name stands beside each result
+    name += data.WITH_MIRROR if args.mirror else ""  # the name stands beside each result
 
     print(f"{checkpoint} on the test set of {name}, {len(testset):,} images")
     outputs, labels = predict(Mirrored(net) if args.mirror else net, testloader, args.device)
@@ -112,8 +112,8 @@ def run(args):
 class Mirrored(nn.Module):
     """A network that looks at each image and at its mirror image: the mean of the logits of both.
 
-    A cat is a cat in the mirror too, and a mistake that is made in one look only weighs half. It
-    takes twice the time. This is test-time augmentation (the mirror half of what
+    A cat is a cat in the mirror too, and a mistake made in only one of the two looks counts half.
+    It takes twice the time. This is test-time augmentation (the mirror half of what
     KellerJordan/cifar10-airbench does).
     """
 
@@ -168,8 +168,8 @@ def classify(args):
     if os.path.realpath("images.png") in map(os.path.realpath, args.image):
         raise data.UserError("images.png is where the drawing goes: give the photo another name.")
     name = data.CIFAR if args.dataset == "auto" else data.NAMES[args.dataset]
-    classes, looks = data.KNOWN[name].classes, data.MIRRORED if args.mirror else ""
-    data.refuse_mirror(args, name)
+    classes, looks = data.KNOWN[name].classes, data.WITH_MIRROR if args.mirror else ""
+    data.refuse_flips(args, name)
     checkpoint = data.checkpoint_name(args.checkpoint, name)
     net = load_checkpoint(checkpoint, args.device)
     images = torch.stack([read_image(path) for path in args.image])
@@ -192,7 +192,7 @@ def read_image(path):
 
     Raises UserError if path holds no image, a damaged one, or one of more pixels than Pillow takes.
     """
-    data.refuse_device(path)
+    data.refuse_special_file(path)
     try:
         with Image.open(path, formats=FORMATS) as image:  # of an animation, the first frame
             image = ImageOps.exif_transpose(image)        # cameras note which side is up
@@ -285,7 +285,8 @@ def plot(panels, title, path=None):
             color = COLORS[k % len(COLORS)]  # after the last one, from the first again
             draw.text((left, head + 40 + 36 * k), name, color, font_size=32)
             draw.line(points, color, width=4, joint="curve")
-            for x, y in points if len(points) <= 30 else ():
+            dots = points if len(points) <= 30 else []
+            for x, y in dots:
                 draw.ellipse((x - 7, y - 7, x + 7, y + 7), color)
     return data.save_png(ImageOps.scale(sheet, 0.5, Image.Resampling.LANCZOS), path)
 
@@ -333,7 +334,8 @@ def draw_sheet(groups, path=None):
 def draw_confusion(matrix, classes, name, path=None):
     """The confusion matrix as a heat map: percent of each row, darker for more. Returns a PIL image."""
     percents = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
-    sheet = Image.new("RGB", (140 + 84 * len(classes), 90 + 50 * len(classes)), "white")
+    width, height = max(740, 140 + 84 * len(classes)), 90 + 50 * len(classes)
+    sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     heading = f"{name}: a row for what the images are, a column for what the network says, in percent"
     draw.text((8, 8), heading, "black", font_size=18)
@@ -444,7 +446,7 @@ def explained(path, net):
     a file can get round that and run code all the same (CVE-2025-32434), up to 2.9 it can damage
     memory and perhaps run code (CVE-2026-24747): there, open no file that you do not trust.
     """
-    data.refuse_device(path)
+    data.refuse_special_file(path)
     try:
         yield
     except FILE_ERRORS as error:

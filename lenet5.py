@@ -87,22 +87,23 @@ class LeNet5(nn.Module):
 Row = namedtuple("Row", "name size shape receptive_field parameters multiply_adds output")
 
 # The arguments of a call, by name, in their order.
-ARGUMENTS = {"linear": "input weight bias",
-             "conv2d": "input weight bias stride padding dilation groups",
+ARGUMENTS = {"linear": "input weight bias", "conv2d": "input weight bias stride padding dilation groups",
              "max_pool2d": "input kernel_size stride padding dilation",
              "avg_pool2d": "input kernel_size stride padding",
              "batch_norm": "input running_mean running_var weight bias training"}
-# Element-wise functions change each number by itself: the receptive field stays as it is, and
-# there is nothing to multiply and add.
-ELEMENTWISE = ("relu leaky_relu elu gelu silu tanh sigmoid softplus hardtanh dropout batch_norm "
+# Element-wise functions change each number by itself: the receptive field stays as it is. Their
+# work is not counted: it is small beside that of the layers.
+ELEMENTWISE = ("relu leaky_relu elu gelu silu tanh sigmoid softplus hardtanh dropout dropout2d batch_norm "
                "add iadd sub mul div").split()
 FLATTENS = ("flatten", "view", "reshape")  # the last two can do other things as well
-FLATTEN = ("For one row of each image, write x = torch.flatten(x, 1), or nn.Flatten() in nn.Sequential, "
-           "and no other flatten or view.")
+FLATTEN = "Write x = torch.flatten(x, 1), or nn.Flatten() in nn.Sequential, and no other flatten or view."
 
 
 class Tracer(TorchFunctionMode):
-    """with Tracer(net, images) as tracer: each call of PyTorch adds a Row to tracer.rows."""
+    """with Tracer(net, images) as tracer: each call of PyTorch adds a Row to tracer.rows.
+
+    In the block, PyTorch calls __torch_function__() in place of each of its functions.
+    """
 
     def __init__(self, net, images):
         super().__init__()
@@ -111,10 +112,10 @@ class Tracer(TorchFunctionMode):
         self.field = self.jump = 1  # jump: pixels of the input from one receptive field to the next
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        function_name, kwargs = function.__name__.strip("_"), kwargs or {}
-        given = {**dict(zip(ARGUMENTS.get(function_name, "input").split(), args)), **kwargs}
-        self.call = function_name, self.layer(given.get("weight"), function_name), given
-        returned = function(*args, **kwargs)  # if this fails, self.call stays
+        name, kwargs = function.__name__.strip("_"), kwargs or {}
+        given = {**dict(zip(ARGUMENTS.get(name, "input").split(), args)), **kwargs}
+        self.call = name, self.layer(given) or name.removesuffix("2d").removeprefix("max_"), given
+        returned = function(*args, **kwargs)  # if this fails, trace() finds the call in self.call
         y = returned[0] if isinstance(returned, tuple) and returned else returned
         y = args[0] if y is None and args else y  # x[:] = 0 returns nothing, and changes x
         if isinstance(y, torch.Tensor):
@@ -122,12 +123,13 @@ class Tracer(TorchFunctionMode):
         self.call = None
         return returned
 
-    def layer(self, weight, function_name):
-        """"conv1" if this is the weight of net.conv1; or, for a function alone, its name."""
-        if isinstance(weight, nn.Parameter):  # not registered: in a plain list, never trained or saved
-            names = [name for name, parameter in self.net.named_parameters() if parameter is weight]
-            function_name = names[0].rpartition(".")[0] or function_name if names else "not registered"
-        return function_name.removesuffix("2d").removeprefix("max_")
+    def layer(self, given):
+        """The name of the layer whose weight is given to a function; "" if there is none."""
+        weight = given.get("weight")
+        names = [name for name, parameter in self.net.named_parameters() if parameter is weight]
+        if isinstance(weight, nn.Parameter) and not names:
+            return "not registered"  # as in a plain list: it is never trained, and never saved
+        return names[0].rpartition(".")[0] if names else ""
 
     def add_row(self, function, name, given, values, y):
         values = sum((list(value) if isinstance(value, (list, tuple)) else [value] for value in values), [])
@@ -135,8 +137,8 @@ class Tracer(TorchFunctionMode):
         learned = {tensor for tensor in tensors if isinstance(tensor, nn.Parameter)}
         images, (size, window) = self.rows[0].output, arithmetic(function, given, y)
         elementwise = function in ELEMENTWISE and not given.get("training")
-        in_a_row = tensors - learned - set(self.net.buffers()) == {self.rows[-1].output}
-        if not in_a_row or not (window or elementwise):
+        follows = tensors - learned - set(self.net.buffers()) == {self.rows[-1].output}  # the last row
+        if not follows or not (window or elementwise):
             self.field = None
         elif window and self.field:
             self.field += (window[0] - 1) * self.jump  # from the kernel's first pixel to its last
@@ -145,12 +147,12 @@ class Tracer(TorchFunctionMode):
         if function in ("conv2d", "linear"):
             # Each weight is used once for each position of its output map: 28 * 28 times in conv1,
             # once in a linear layer. Few weights, much work; then many weights, little work.
-            apart = images.ndim in (2, 4) and len(y) == len(images)
-            work = y[0].numel() * given["weight"][0].numel() if apart else None
+            one_row_per_image = images.ndim in (2, 4) and len(y) == len(images)
+            work = y[0].numel() * given["weight"][0].numel() if one_row_per_image else None
         parameters = sum(parameter.numel() for parameter in learned - self.counted)  # each once
         self.counted |= learned
-        across = self.field and min(self.field, images.shape[-1])
-        self.rows.append(Row(name, size, tuple(y.shape), across, parameters, work, y))
+        field = self.field and min(self.field, images.shape[-1])
+        self.rows.append(Row(name, size, tuple(y.shape), field, parameters, work, y))
 
 
 def trace(net, images):
@@ -172,7 +174,7 @@ def trace(net, images):
             net(images)  # nn.LazyLinear learns its size from its first call
         with torch.no_grad(), tracer:
             net(images)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         print_trace(tracer.rows, total=False)
         note = what_to_change(net, tracer.rows, *tracer.call, str(error)) if tracer.call else ""
         if note:
@@ -185,14 +187,16 @@ def trace(net, images):
 
 
 def side(n):
-    """The side of a square: 5 for 5 and for (5, 5), None for (1, 5) or for padding="same"."""
-    return n if isinstance(n, int) else n[0] if len(set(n)) == 1 else None
+    """The side of a square: 5 for 5 and for (5, 5); None for (1, 5), and for padding="same"."""
+    if isinstance(n, str) or not isinstance(n, int) and len(set(n)) > 1:
+        return None
+    return n if isinstance(n, int) else n[0]
 
 
 def arithmetic(function, given, y):
-    """Returns (how y got its size, as text, and the (kernel, stride) of what slid over a map).
+    """Returns (text, window): how y got its size, and (kernel, stride) of a convolution or pooling.
 
-    "" and None where that is not known, or not so.
+    "" and None where they are not known, or where there is none.
     """
     x, pool = given.get("input"), "kernel_size" in given
     if function == "linear":
@@ -218,25 +222,26 @@ def arithmetic(function, given, y):
 def what_to_change(net, rows, function, name, given, error):
     """Of a call that failed: what it expects, what it gets, and what to write; "" if not known."""
     x, images, layer = given.get("input"), rows[0].output, dict(net.named_modules()).get(name)
-    if name in [row.name for row in rows if row.parameters]:  # a layer that is used twice
+    used_twice = name in [row.name for row in rows if row.parameters]
+    if used_twice or images.ndim not in (2, 4) or given.get("dilation", 1) not in (1, (1, 1)):
         return ""
     if "greater than actual input size" in error or "Output size is too small" in error:
-        height, width = x.shape[-2:]
-        return f"{name}: its kernel is larger than its map, {height}x{width}. Take a smaller one."
+        smaller = "Take a smaller one" + ("" if function == "conv2d" else ", or leave the pooling out")
+        return f"{name}: its kernel is larger than its map, {x.shape[-2]}x{x.shape[-1]}. {smaller}."
     if re.match(rf"shape '\[(-1|{len(images)}), \d+\]' is invalid", error) and x.ndim == 4:
-        return f"{name} gets {tuple(x.shape)}. {FLATTEN}"
+        return f"{name} gets {tuple(x.shape)}, to make one row of each image. {FLATTEN}"
     if isinstance(layer, nn.Linear) and x.shape[-1] != layer.in_features and x.ndim != 3:
         if x.ndim != 2 or len(x) != len(images):
-            return f"{name} gets {tuple(x.shape)}. {FLATTEN}"
-        numbers = rows[-1].size.partition(" =")[0] if rows[-1].name in FLATTENS else x.shape[1]
+            return f"{name} gets {tuple(x.shape)}, and needs one row of each image. {FLATTEN}"
+        same = rows[-1].output is x and rows[-1].name in FLATTENS
+        numbers = rows[-1].size.partition(" =")[0] if same else x.shape[1]
         return (f"{name} expects {layer.in_features} numbers for each image and gets {x.shape[1]}: "
-                f"its first number must be {numbers}.")
+                f"its first number must be {numbers or x.shape[1]}.")
     if isinstance(layer, nn.Conv2d) and x.ndim == 4 and layer.groups == 1 and x.shape[1] != layer.in_channels:
         if x.shape[3] < min(x.shape[1:3]):  # (N, H, W, C), it seems
-            permute = (f"{name} expects the channels first, and they come last: "
-                       "give the network images.permute(0, 3, 1, 2).")
+            permute = f"{name} expects channels first: give the network images.permute(0, 3, 1, 2)."
             return permute if x.shape == images.shape and x.shape[3] == layer.in_channels else ""
-        return (f"{name} expects {layer.in_channels} channels and gets {x.shape[1]}: "
+        return (f"{name} expects {layer.in_channels} channel(s) and gets {x.shape[1]}: "
                 f"its first number must be {x.shape[1]}.")
     return ""
 
@@ -255,8 +260,9 @@ def print_trace(rows, total=True):
         works, parameters = [row.multiply_adds for row in rows], sum(row.parameters for row in rows)
         work = ("at least " if None in works else "") + f"{sum(filter(None, works)):,}"
         print(line.format("total", "", "", "", f"{parameters:,}", work))
-    if total and rows[0].output.ndim == 4 and [row for row in rows if "=" in row.size and row.output.ndim == 1]:
-        print("All images are in one row of numbers.", FLATTEN)
+    answers, n = rows[-1].shape, len(rows[0].output)
+    if total and rows[0].output.ndim == 4 and answers and answers[0] != n:
+        print(f"{answers} is not an answer for each of {n} image(s). {FLATTEN}")
 
 
 # ---- By hand: the same network as nothing but loops ------------------------------------------
@@ -458,8 +464,7 @@ def step_by_hand(weights, gradients, buffers, lr, momentum):
     """What optimizer.step() does at the tutorial's settings, on nested lists, in place.
 
     buffer = momentum * buffer + gradient, then weight = weight - lr * buffer; buffers start as
-    zeros. (PyTorch's form: the rate multiplies the whole buffer, so a change of it acts on past
-    gradients too.)
+    zeros. (PyTorch's form: a new learning rate also multiplies the old gradients in the buffer.)
     """
     for i in range(len(weights)):
         if isinstance(weights[i], list):

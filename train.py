@@ -39,14 +39,14 @@ from lenet5 import LeNet5, print_trace, trace
 def train(net, trainloader, criterion, optimizer, epoch=0, device="cpu", log_every=2000):
     """One epoch: learn from every training image once. Returns mean loss and accuracy (percent).
 
-    Both are counted on the way, each mini-batch just before its step, so they lag behind the
-    network. trainloader: any DataLoader of (images, labels). epoch, from 0, stands in the log;
-    log_every: the mini-batches between two lines of it.
+    Both are computed for each mini-batch before its step, so with older weights than those at the
+    end of the epoch. trainloader: any DataLoader of (images, labels). epoch, from 0, stands in the
+    log; log_every: the mini-batches between two lines of it.
     """
     net.train()  # for layers that work differently in training, such as dropout
     running_loss = total_loss = 0.0  # since the last line of the log; since the epoch began
     correct = total = 0
-    for i, (inputs, labels) in enumerate(trainloader):  # i counts the mini-batches, from 0
+    for i, (inputs, labels) in enumerate(trainloader):  # i: 0, 1, 2, ...
         inputs, labels = inputs.to(device), labels.to(device)
 
         # backward() adds to the gradients that are already there. Without this line each step
@@ -92,7 +92,7 @@ def run(args, seed, path, trainloader, testloader):
 
     # Stochastic gradient descent (SGD) moves each parameter against its gradient; stochastic, since
     # each mini-batch shows only a sample of the images. The learning rate is how far a step goes:
-    # too small takes very long, too large jumps across the valley. Momentum keeps 0.9 of the last
+    # too small takes very long, too large jumps past the minimum. Momentum keeps 0.9 of the last
     # step, so that steps that agree add up, to ten times one step, and steps that contradict each
     # other cancel.
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum)
@@ -147,7 +147,7 @@ def run_seeds(args):
                              collate_fn=data.collate_augmented if args.augment else None)
     testloader = DataLoader(testset, batch_size=250, shuffle=False)
 
-    data.refuse_mirror(args, trainset.name)
+    data.refuse_flips(args, trainset.name)
     images, labels = trainset[:1]
     print_trace(trace(LeNet5(), images))
     seeds = range(args.seed, args.seed + args.runs)
@@ -168,10 +168,10 @@ def run_seeds(args):
 def configure_optimizer(args, optimizer, steps):
     """Returns the optimizer that the flags ask for, where it is not the tutorial's.
 
-    Nesterov's momentum takes the gradient as if momentum had moved on already. Weight decay (L2
-    regularisation) also pulls each weight towards zero in each step. A schedule changes the
-    learning rate after each of the steps; in a loop of your own, write scheduler.step() after
-    optimizer.step().
+    Nesterov's momentum looks at the gradient as if momentum had moved the weights on already.
+    Weight decay (L2 regularisation) also pulls each weight towards zero in each step. A schedule
+    changes the learning rate: the hook calls scheduler.step() after each of the steps, so that
+    train() stays as it is. In a loop of your own, write scheduler.step() after optimizer.step().
     """
     group = optimizer.param_groups[0]  # all parameters, and their settings
     if args.optimizer == "sgd":
@@ -207,7 +207,7 @@ def report(args, seed, history, seconds, path, trainset):
 def tested_on(args, name):
     """What stands beside each result: ("test" or "validation", the name of the dataset)."""
     kind = "validation" if args.validation else "test"
-    return kind, name + (data.MIRRORED if args.mirror else "")
+    return kind, name + (data.WITH_MIRROR if args.mirror else "")
 
 
 def print_summary(args, name, paths, results):
@@ -232,7 +232,7 @@ def print_summary(args, name, paths, results):
         command += ["--dataset", data.KNOWN[name].flag] if name != data.CIFAR else []
         command += ["--mirror"] if args.mirror else []
         command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
-        quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join  # for the shell
+        quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
         print("Next:", quoted(command))
     if min(accuracies) < 15 or max(losses) > 2 * math.log(10):  # guessing, or twice its loss
         print(f"Accuracy {min(accuracies):.1f} %, training loss {max(losses):.3g}: " + data.LEARNED_NOTHING)
@@ -272,12 +272,12 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(step):
     """Roughly the orthogonal matrix with step's directions: singular values of about 0.7 to 1.2.
 
-    (But 0 stays 0, and a very small one gets only part of the way. A matrix with more rows than
-    columns is made longer after that.) A convolution's weight (6, 3, 5, 5) counts as a matrix
-    with a row for each kernel, (6, 75). If step = U S V^T, each pass of the loop (a Newton-Schulz
-    step) makes S into 3.4445 S - 4.775 S^3 + 2.0315 S^5, which brings all but the smallest values
-    into that range, and leaves U and V alone. No singular value decomposition, just products of
-    matrices.
+    A very small singular value stays below that, and 0 stays 0. If a matrix has more rows than
+    columns, the result is multiplied by sqrt(rows / columns). A convolution's weight (6, 3, 5, 5)
+    counts as a matrix with a row for each kernel, (6, 75). If step = U S V^T, each pass of the loop
+    (a Newton-Schulz step) makes S into 3.4445 S - 4.775 S^3 + 2.0315 S^5, which brings all but the
+    smallest values into that range, and leaves U and V alone. No singular value decomposition, just
+    products of matrices.
     """
     x = step.flatten(1)
     rows, columns = x.shape

@@ -408,13 +408,21 @@ def test_layers_in_a_plain_list_are_named_not_registered(images):
 def test_an_unbatched_image_has_no_multiply_adds_and_a_row_of_several_images_is_warned_of(images, capsys):
     """FAULTS: never a number that is a little wrong, and no row that is missing."""
     assert trace(LeNet5().conv1, images[0])[1].multiply_adds is None
+    with pytest.raises(RuntimeError) as error:
+        trace(LeNet5(), images[0])
+    assert not hasattr(error.value, "__notes__")  # flatten(x, 1) is there, and not what is wrong
+    capsys.readouterr()
     flat = edited("lenet5", ("x = torch.flatten(x, 1) ", "x = torch.flatten(x) "))["LeNet5"]()
     rows = trace(flat, images[:1])
     assert [row.shape for row in rows][7:] == [(400,), (120,), (120,), (84,), (84,), (10,)]
     print_trace(rows)
     total, advice = capsys.readouterr().out.splitlines()[-2:]
     assert total.split()[:2] == ["total", "62,006"] and total.endswith("at least 592,800")
-    assert advice == "All images are in one row of numbers. " + lenet5.FLATTEN
+    assert advice == "(10,) is not an answer for each of 1 image(s). " + lenet5.FLATTEN
+    print_trace(trace(Net(), torch.zeros(4, 3, 52, 52)))  # the view of the tutorial
+    assert capsys.readouterr().out.splitlines()[-1].startswith("(16, 10) is not an answer for each of 4 image(s).")
+    print_trace(trace(nn.Sequential(nn.Flatten(), nn.Linear(3072, 1), nn.Flatten(0)), images))  # one number for each
+    assert capsys.readouterr().out.splitlines()[-1].startswith("total")
     print_trace(trace(LeNet5(), images))
     assert capsys.readouterr().out.splitlines()[-1].startswith("total")
 
@@ -462,24 +470,42 @@ MISTAKES = {
     "size": (LeNet5, "fc1 expects 400 numbers for each image and gets 256: its first number must be 16 * 4 * 4.",
              ours((FC1, "self.fc1 = nn.Linear(16 * 4 * 4, 120) "))),
     "second linear": (ours(("nn.Linear(120, 84)", "nn.Linear(100, 84)")), "fc2 expects 100 numbers for each image and gets 120: its first number must be 120.", LeNet5),
-    "channels": (ours((CONV2, "self.conv2 = nn.Conv2d(3, 16, 5) ")), "conv2 expects 3 channels and gets 6: its first number must be 6.", LeNet5),
+    "channels": (ours((CONV2, "self.conv2 = nn.Conv2d(3, 16, 5) ")), "conv2 expects 3 channel(s) and gets 6: its first number must be 6.", LeNet5),
     "channels and padding": (ours((CONV2, "self.conv2 = nn.Conv2d(3, 16, 3, padding=1) "), (FC1, "self.fc1 = nn.Linear(16 * 7 * 7, 120) ")),
-                             "conv2 expects 3 channels and gets 6: its first number must be 6.",
+                             "conv2 expects 3 channel(s) and gets 6: its first number must be 6.",
                              ours((CONV2, "self.conv2 = nn.Conv2d(6, 16, 3, padding=1) "), (FC1, "self.fc1 = nn.Linear(16 * 7 * 7, 120) "))),
-    "grey": (lambda: Small(channels=1), "layers.0 expects 1 channels and gets 3: its first number must be 3.", Small),
-    "no flatten": (ours((ROW, "x = x ")), f"fc1 gets (2, 16, 5, 5). {lenet5.FLATTEN}", LeNet5),
-    "no nn.Flatten": (lambda: Small(flatten=nn.Identity), f"layers.4 gets (2, 24, 15, 15). {lenet5.FLATTEN}", Small),
-    "flatten(x)": (ours((ROW, "x = torch.flatten(x) ")), f"fc1 gets (800,). {lenet5.FLATTEN}", LeNet5),
-    "nn.Flatten(0)": (lambda: Small(flatten=lambda: nn.Flatten(0)), f"layers.4 gets (10800,). {lenet5.FLATTEN}", Small),
-    "view": (ours((ROW, "x = x.view(-1, 16 * 5 * 6) ")), f"view gets (2, 16, 5, 5). {lenet5.FLATTEN}", LeNet5),
-    "view of half": (ours((ROW, "x = x.view(-1, 200) ")), f"fc1 gets (4, 200). {lenet5.FLATTEN}", LeNet5),
-    "reshape": (ours((ROW, "x = torch.reshape(x, (2, 16 * 5 * 6)) ")), f"reshape gets (2, 16, 5, 5). {lenet5.FLATTEN}", LeNet5),
-    "channels last": (LeNet5, "conv1 expects the channels first, and they come last: give the network images.permute(0, 3, 1, 2).", LeNet5),
-    "channels last, other": (Small, "layers.0 expects the channels first, and they come last: give the network images.permute(0, 3, 1, 2).", Small),
+    "grey": (lambda: Small(channels=1), "layers.0 expects 1 channel(s) and gets 3: its first number must be 3.", Small),
+    "no flatten": (ours((ROW, "x = x ")), f"fc1 gets (2, 16, 5, 5), and needs one row of each image. {lenet5.FLATTEN}", LeNet5),
+    "no nn.Flatten": (lambda: Small(flatten=nn.Identity), f"layers.4 gets (2, 24, 15, 15), and needs one row of each image. {lenet5.FLATTEN}", Small),
+    "flatten(x)": (ours((ROW, "x = torch.flatten(x) ")), f"fc1 gets (800,), and needs one row of each image. {lenet5.FLATTEN}", LeNet5),
+    "nn.Flatten(0)": (lambda: Small(flatten=lambda: nn.Flatten(0)), f"layers.4 gets (10800,), and needs one row of each image. {lenet5.FLATTEN}", Small),
+    "view": (ours((ROW, "x = x.view(-1, 16 * 5 * 6) ")), f"view gets (2, 16, 5, 5), to make one row of each image. {lenet5.FLATTEN}", LeNet5),
+    "view of half": (ours((ROW, "x = x.view(-1, 200) ")), f"fc1 gets (4, 200), and needs one row of each image. {lenet5.FLATTEN}", LeNet5),
+    "reshape": (ours((ROW, "x = torch.reshape(x, (2, 16 * 5 * 6)) ")), f"reshape gets (2, 16, 5, 5), to make one row of each image. {lenet5.FLATTEN}", LeNet5),
+    "channels last": (LeNet5, "conv1 expects channels first: give the network images.permute(0, 3, 1, 2).", LeNet5),
+    "channels last, other": (Small, "layers.0 expects channels first: give the network images.permute(0, 3, 1, 2).", Small),
     "large kernel": (ours((CONV2, "self.conv2 = nn.Conv2d(6, 16, 15) ")), "conv2: its kernel is larger than its map, 14x14. Take a smaller one.", LeNet5),
     "large kernel, other": (lambda: Small(kernel=33), "layers.0: its kernel is larger than its map, 32x32. Take a smaller one.", Small),
-    "large pool": (ours(("nn.MaxPool2d(2, 2) ", "nn.MaxPool2d(30) ")), "pool: its kernel is larger than its map, 28x28. Take a smaller one.", LeNet5),
-    "large pool, other": (lambda: Small(pool=31), "pool: its kernel is larger than its map, 30x30. Take a smaller one.", Small)}
+    "large pool": (ours(("nn.MaxPool2d(2, 2) ", "nn.MaxPool2d(30) ")), "pool: its kernel is larger than its map, 28x28. Take a smaller one, or leave the pooling out.", LeNet5),
+    "large pool, other": (lambda: Small(pool=31), "pool: its kernel is larger than its map, 30x30. Take a smaller one, or leave the pooling out.", Small)}
+
+
+class Branches(nn.Module):
+    """Two linear layers, of a pooled and of the whole image; what the second gets is in the last row when the first fails."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.conv2d, self.first, self.other = nn.Conv2d(3, 4, 5), nn.Linear(first, 5), nn.Linear(3072, 5)
+
+    def forward(self, x):
+        pooled, whole = torch.flatten(F.max_pool2d(self.conv2d(x), 4), 1), torch.flatten(x, 1)
+        return self.first(pooled) + self.other(whole)
+
+
+MISTAKES["of two branches"] = (lambda: Branches(100), "first expects 100 numbers for each image and gets 196: its first number must be 196.", lambda: Branches(196))
+MISTAKES["two views"] = (lambda: nn.Sequential(nn.Flatten(), nn.Unflatten(1, (3, 1024)), nn.Flatten(2), nn.Flatten(1), nn.Linear(9, 5)),
+                         "4 expects 9 numbers for each image and gets 3072: its first number must be 3 * 1024.",
+                         lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 5)))
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -516,7 +542,8 @@ UNKNOWN = [
     lambda net, x: net.conv(x.flatten(1)), lambda net, x: net.conv(x[0, 0, 0]), lambda net, x: x.view(4, 4, 3 // 4, 32, 32),
     lambda net, x: net.fc(x.flatten(1).view(2, 4, 1536)), lambda net, x: F.max_pool2d(x, 2, 2, padding=2), lambda net, x: torch.cat([net.conv(x), x], 1),
     lambda net, x: torch.einsum("nc,cd->nd", x, x), lambda net, x: nn.BatchNorm2d(4)(x), lambda net, x: net.conv(net.conv(x)),
-    lambda net, x: x.flatten(1) @ torch.ones(5, 5), lambda net, x: net.fc(net.fc(x.flatten(1))), lambda net, x: net.conv(x.permute(0, 2, 3, 1)[:, :, :, :2])]
+    lambda net, x: x.flatten(1) @ torch.ones(5, 5), lambda net, x: net.fc(net.fc(x.flatten(1))), lambda net, x: net.conv(x.permute(0, 2, 3, 1)[:, :, :, :2]),
+    lambda net, x: nn.Conv2d(3, 6, 5, dilation=9)(x)]
 
 
 @pytest.mark.parametrize("function", UNKNOWN)
