@@ -304,8 +304,8 @@ def download(root, may_fail):
             print(f"{path} is missing or damaged: its MD5 is not the official one.")
         os.makedirs(root, exist_ok=True)
         # A folder of its own for each process: none ever sees another's half-written files.
-        with tempfile.TemporaryDirectory(prefix="unfinished_download_", dir=root) as own:
-            if not packed and not download_archive(own, archive):
+        with tempfile.TemporaryDirectory(prefix="unfinished_download_", dir=root) as temporary:
+            if not packed and not download_archive(temporary, archive):
                 problem = f"{damaged[0]} is missing or damaged" if damaged else f"CIFAR-10 is not in {root}"
                 problem += (f", and no address sends it. Try again later, put {CIFAR10.filename} into "
                             f"{root} by hand, or use --dataset stripes.")
@@ -314,9 +314,9 @@ def download(root, may_fail):
                 print(problem)
                 return False
             print(f"Unpacking {archive}", flush=True)
-            extract_archive(archive, own)
+            extract_archive(archive, temporary)
             os.makedirs(folder, exist_ok=True)
-            for file in os.scandir(os.path.join(own, CIFAR10.base_folder)):
+            for file in os.scandir(os.path.join(temporary, CIFAR10.base_folder)):
                 os.replace(file.path, os.path.join(folder, file.name))
     except OSError as error:
         raise UserError(f"{error.filename or root} can't be used: {error.strerror}. "
@@ -333,14 +333,14 @@ def time_limit():
         yield
 
 
-def download_archive(own, archive):
-    """Download the archive by way of the folder own. Returns whether an address sent it."""
+def download_archive(temporary, archive):
+    """Download the archive by way of the folder temporary. Returns whether an address sent it."""
     for url in MIRRORS:
         print(f"Downloading CIFAR-10 (170 MB) from {url}", flush=True)
         try:
             with time_limit():
-                download_url(url, own, CIFAR10.filename, CIFAR10.tgz_md5)
-            os.replace(os.path.join(own, CIFAR10.filename), archive)
+                download_url(url, temporary, CIFAR10.filename, CIFAR10.tgz_md5)
+            os.replace(os.path.join(temporary, CIFAR10.filename), archive)
             return True
         except (OSError, http.client.HTTPException, RuntimeError) as error:
             print(f"  failed: {type(error).__name__}: {error}", flush=True)

@@ -237,18 +237,18 @@ def draw_all(net, testset, outputs, matrix, name):
         print("but no filters.png and convolution.png: they are for a conv1 as in LeNet-5, and its ReLU.")
 
 
-def draw_curve(history, title, path=None, kind="test"):
+def draw_curve(history, title, path=None, split="test"):
     """Draw accuracies and losses over the epochs. Returns a PIL image.
 
-    history: (training loss, training accuracy, test loss, test accuracy) for each epoch; kind:
+    history: (training loss, training accuracy, test loss, test accuracy) for each epoch; split:
     "test" or "validation". A gap between the lines is normal. Where the training line goes on while
     the other one stops, or turns back, the network is overfitting: it learns the training images
     by heart, and what it learns no longer generalises to others.
     """
     epochs = range(1, len(history) + 1)
     train_loss, train_accuracy, test_loss, test_accuracy = zip(*history)
-    accuracies = {"training": (epochs, train_accuracy), kind: (epochs, test_accuracy)}
-    losses = {"training": (epochs, train_loss), kind: (epochs, test_loss)}
+    accuracies = {"training": (epochs, train_accuracy), split: (epochs, test_accuracy)}
+    losses = {"training": (epochs, train_loss), split: (epochs, test_loss)}
     highest = max(2.5, *filter(math.isfinite, train_loss + test_loss))
     panels = [("accuracy, %", "epoch", (0, 100), accuracies), ("loss", "epoch", (0, highest), losses)]
     return plot(panels, title, path)

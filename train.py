@@ -190,15 +190,15 @@ def configure_optimizer(args, optimizer, steps):
 
 def report(args, seed, history, seconds, path, trainset):
     """The epoch's line in the log; and the history so far, as a drawing and as a table (CSV)."""
-    kind, name = tested_on(args, trainset.name)
+    split, name = tested_on(args, trainset.name)
     (loss, train_accuracy, test_loss, test_accuracy), epoch = history[-1], len(history)
     left = round(seconds / epoch * (args.epochs - epoch))
     print(f"epoch {epoch}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
-          f"{kind} loss {test_loss:.3f}, {kind} accuracy on {name} {test_accuracy:.1f} % | "
+          f"{split} loss {test_loss:.3f}, {split} accuracy on {name} {test_accuracy:.1f} % | "
           f"{epoch * len(trainset) / seconds:,.0f} images/s, {left // 60} min {left % 60:02d} s left")
     title = f"LeNet-5 on {name}, seed {seed}\n{textwrap.fill(args.settings, 110)}".strip()
-    draw_curve(history, title, curve_path(path), kind)
-    table, head = io.StringIO(), ("training loss", "training accuracy", f"{kind} loss", f"{kind} accuracy")
+    draw_curve(history, title, curve_path(path), split)
+    table, head = io.StringIO(), ("training loss", "training accuracy", f"{split} loss", f"{split} accuracy")
     rows = [("epoch", *head), *((k + 1, *history[k]) for k in range(epoch))]
     csv.writer(table, lineterminator="\n").writerows(rows)
     data.write_whole(curve_path(path, "csv"), table.getvalue().encode())
@@ -206,8 +206,8 @@ def report(args, seed, history, seconds, path, trainset):
 
 def tested_on(args, name):
     """What stands beside each result: ("test" or "validation", the name of the dataset)."""
-    kind = "validation" if args.validation else "test"
-    return kind, name + (data.WITH_MIRROR if args.mirror else "")
+    split = "validation" if args.validation else "test"
+    return split, name + (data.WITH_MIRROR if args.mirror else "")
 
 
 def print_summary(args, name, paths, results):
@@ -216,10 +216,10 @@ def print_summary(args, name, paths, results):
     results: for each run, the last entry of its history, and its seconds.
     """
     losses, _, _, accuracies = zip(*(last for last, _ in results))
-    kind, tested = tested_on(args, name)
+    split, tested = tested_on(args, name)
     if args.runs > 1:
         print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}. {args.settings}".rstrip())
-        print(f"{kind} accuracy on {tested}: {', '.join(f'{each:.1f}' for each in accuracies)} %; "
+        print(f"{split} accuracy on {tested}: {', '.join(f'{each:.1f}' for each in accuracies)} %; "
               f"mean {statistics.mean(accuracies):.1f} %, "
               f"standard deviation {statistics.stdev(accuracies):.1f}, "
               f"lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
@@ -329,14 +329,14 @@ def curve_path(path, ending="png"):
     return f"{path.removesuffix('.pth')}_curve.{ending}"
 
 
-def number(kind, low, high):
+def number(convert, low, high):
     """For argparse: reads an int or a float, from low on and below high."""
     def parse(text):
-        value = kind(text)
+        value = convert(text)
         if not low <= value < high:
             raise argparse.ArgumentTypeError(f"must be from {low:g} to below {high:,}, not {text}")
         return value
-    parse.__name__ = kind.__name__  # argparse shows it: "invalid int value: 'four'"
+    parse.__name__ = convert.__name__  # argparse shows it: "invalid int value: 'four'"
     return parse
 
 

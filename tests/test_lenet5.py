@@ -1,6 +1,8 @@
 """Chapter 3, Build Model: what lenet5.py says about the network is so."""
 import math
 import os
+import runpy
+import signal
 import sys
 import warnings
 
@@ -625,6 +627,14 @@ def test_after_each_edit_the_script_compares_nothing_and_says_so(capsys, name):
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1] == "The loops by hand compute the tutorial's network. This is another one: it is not compared."
     assert "difference" not in printed and "total" in printed
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="Windows has no SIGPIPE")
+def test_the_script_leaves_a_notebooks_kernel_as_it_was(capsys):
+    """%run lenet5.py: a kernel that dies of a closed pipe loses all variables."""
+    before, stdout = signal.getsignal(signal.SIGPIPE), sys.stdout
+    runpy.run_path(lenet5.__file__, run_name="__main__")
+    assert signal.getsignal(signal.SIGPIPE) == before and sys.stdout is stdout and "total" in capsys.readouterr().out
 
 
 def test_a_first_layer_for_grey_images_gets_a_grey_image(capsys):
