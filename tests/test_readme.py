@@ -468,7 +468,7 @@ def test_mean_standard_deviation_and_standard_error_of_the_measured_setting():
     assert (f"| 1 | {mean:.1f} % | {deviation:.1f} | {deviation / math.sqrt(len(values)):.1f} | {min(values)} | {max(values)} |") in text
     assert f"validation accuracy on CIFAR-10: {', '.join(map(str, values))} %; mean {mean:.1f} %, standard deviation {deviation:.1f}, " in text
     assert f"lowest {min(values)}, highest {max(values)}" in text
-    assert f"have the mean {mean:.1f}, the standard deviation {deviation:.1f}, and the standard error {deviation:.1f} / 1.73 = {deviation / 3 ** 0.5:.1f}" in \
+    assert f"have the mean {mean:.1f}, the standard deviation {deviation:.2f}, and the standard error {deviation:.2f} / 1.73 = {deviation / 3 ** 0.5:.2f}" in \
         text.replace("\n", " ")
     assert round(100 * math.sqrt(0.6 * 0.4 / 5000), 1) == 0.7 and round(100 * math.sqrt(0.6 * 0.4 / 10_000), 1) == 0.5
 
