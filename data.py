@@ -33,6 +33,7 @@ import http.client
 import io
 import math
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -190,7 +191,7 @@ def refuse_flips(args, name):
     for flag in ("augment", "mirror"):
         if getattr(args, flag, False) and name in ("MNIST", STRIPES):
             raise UserError(f"--{flag} is not for {name}: in the mirror, its images are of another "
-                            "class, or of none.")
+                            "class, or of none. Leave it out.")
 
 
 # A synthetic dataset for those without CIFAR-10: its ten classes are ten angles.
@@ -236,11 +237,13 @@ def load_grey(train, dataset, root):
     try:
         with time_limit():
             grey = GREY[dataset](root, train=train, download=True)
+        if len(grey.data) != len(grey.targets) or grey.targets.max() > 9:
+            raise ValueError("its images and labels are not of one set")
     except (OSError, http.client.HTTPException, EOFError, zlib.error,         # the download
             RuntimeError, ValueError, LookupError, AssertionError, TypeError) as error:  # the files
-        folder, cause = os.path.join(root, GREY[dataset].__name__, "raw"), " ".join(str(error).split())
-        raise UserError(f"{NAMES[dataset]} can't be had ({type(error).__name__}: {cause}). Delete what is "
-                        f"in {folder}, and try again later, or put its four files there by hand.")
+        cause = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
+        raise UserError(f"{NAMES[dataset]} can't be had ({cause}). Try again later, or put its four files into "
+                        f"{os.path.join(root, GREY[dataset].__name__, 'raw')}; delete a damaged one first.")
     pixels = F.pad(grey.data, (2, 2, 2, 2))                     # (N, 32, 32), with a black border
     return pixels[:, None].expand(-1, 3, -1, -1), grey.targets  # (N, 3, 32, 32), three equal channels
 
@@ -271,15 +274,17 @@ def find_cifar10(train, dataset, root):
     if dataset not in ("auto", *NAMES):
         raise UserError(f"dataset is one of auto, {', '.join(NAMES)}, not {dataset!r}.")
     root = os.path.abspath(os.path.expanduser(root)).removesuffix(os.sep + CIFAR10.base_folder)
-    if train or (dataset, root) not in FOUND:
-        there = dataset != "stripes" and download(root, may_fail=dataset == "auto")
+    if not train and (dataset, root) in FOUND:
+        return FOUND[dataset, root]
+    there = dataset != "stripes" and download(root, may_fail=dataset == "auto")
+    if train:
         FOUND[dataset, root] = root if there else None
-        if not there:
-            print("*" * 72 + "\n"
-                  "***  STRIPES: a synthetic dataset, drawn by data.py. NOT CIFAR-10: no ***\n"
-                  "***  result below says anything about CIFAR-10.                      ***\n"
-                  + "*" * 72, flush=True)
-    return FOUND[dataset, root]
+    if not there:
+        print("*" * 72 + "\n"
+              "***  STRIPES: a synthetic dataset, drawn by data.py. NOT CIFAR-10: no ***\n"
+              "***  result below says anything about CIFAR-10.                      ***\n"
+              + "*" * 72, flush=True)
+    return root if there else None
 
 
 def download(root, may_fail):
@@ -363,7 +368,8 @@ def checkpoint_name(named, name):
     Raises UserError if named is the default of another dataset: cifar_net.pth, for stripes.
     """
     for other, known in KNOWN.items():
-        if named and other != name and known.checkpoint.removesuffix(".pth") in os.path.basename(named):
+        like_default = rf"(validation_)?{known.checkpoint.removesuffix('.pth')}(_seed\d+)?\.pth"
+        if named and other != name and re.fullmatch(like_default, os.path.basename(named), re.IGNORECASE):
             raise UserError(f"{named} is the name of a network for {other}, and this is {name}: "
                             f"add --dataset {known.flag}, or name another file.")
     return named or KNOWN[name].checkpoint
@@ -411,7 +417,7 @@ def add_arguments(parser):
     """The flags that data.py, train.py and evaluate.py share."""
     parser.add_argument("--dataset", choices=("auto", *NAMES), default="auto",
                         help="auto: cifar10 if it can be had, else stripes")
-    parser.add_argument("--data-dir", default="data", help="folder of the datasets")
+    parser.add_argument("--data-dir", type=file_name, default="data", help="folder of the datasets")
 
 
 def file_name(text):

@@ -103,7 +103,8 @@ def run(args):
     print_confusions(matrix, classes)
     draw_all(net, testset, outputs, matrix, name)
     if percent < 15:
-        print(f"\nThis is about guessing: {data.LEARNED_NOTHING}")
+        others = f" Or it learned other images than those of {testset.name}." if args.checkpoint else ""
+        print(f"\nThis is about guessing: {data.LEARNED_NOTHING}{others}")
 
 
 # ==== Beyond the tutorial =========================================================================
@@ -463,15 +464,16 @@ def problem(path, error):
         flags = {known.checkpoint: known.flag for known in data.KNOWN.values()}
         others = [name for name in flags if os.path.exists(name) and path in flags]
         hints = [f" {name} is there: add --dataset {flags[name]}." for name in others]
-        return "is not there. python train.py makes one." + "".join(hints)
+        made_by = f"--dataset {flags[path]}" if path in flags else f"--checkpoint {path}"
+        return f"is not there. python train.py {made_by} makes one." + "".join(hints)
     if isinstance(error, OSError) and error.filename:
         return f"can't be read: {error.strerror}."
     text = str(error)
     if "state_dict" in text:  # below its first line, PyTorch lists the keys that differ
         differences = [textwrap.shorten(line, 150) for line in text.splitlines()[1:3]] or [text]
         return f"holds another network than this LeNet5 ({' '.join(differences)})."
-    text = text.rpartition("WeightsUnpickler error: ")[2].strip().splitlines() or [""]
-    cause = f"{type(error).__name__}: {text[0].partition('. ')[0]}".removesuffix(": ")
+    text = text.rpartition("WeightsUnpickler error: ")[2].partition(" by default")[0].strip()
+    cause = f"{type(error).__name__}: {textwrap.shorten(text.partition(chr(10))[0], 120)}".removesuffix(": ")
     return (f"is damaged, or holds more than numbers, which could run code ({cause}). "
             "Of your own network, save net.state_dict().")
 

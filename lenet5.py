@@ -474,7 +474,10 @@ def step_by_hand(weights, gradients, buffers, lr, momentum):
             weights[i] = weights[i] - lr * buffers[i]
 
 
+# The table of the tutorial's network: what the loops compute.
 TUTORIALS_CALLS = "input conv1 relu pool conv2 relu pool flatten fc1 relu fc2 relu fc3"
+TUTORIALS_SIZES = ("(32 - 5) + 1 = 28, max(0, x), 28 / 2 = 14, (14 - 5) + 1 = 10, max(0, x), 10 / 2 = 5, "
+                   "16 * 5 * 5 = 400, 400 -> 120, max(0, x), 120 -> 84, max(0, x), 84 -> 10")
 
 
 def compare(net, images, labels):
@@ -520,8 +523,9 @@ def main():
     images = torch.rand(1, channels or 3, 32, 32) * 2 - 1  # noise will do
     rows = trace(net, images)
     print_trace(rows)
-    calls, parameters = " ".join(row.name for row in rows), sum(row.parameters for row in rows)
-    if calls == TUTORIALS_CALLS and parameters == 62_006:
+    calls, sizes = " ".join(row.name for row in rows), ", ".join(row.size for row in rows[1:])
+    parameters = sum(row.parameters for row in rows)
+    if (calls, sizes, parameters) == (TUTORIALS_CALLS, TUTORIALS_SIZES, 62_006):
         compare(net.double(), images.double(), torch.tensor([3]))  # 64 bits, as in Python
     else:
         print("\nThe loops by hand compute the tutorial's network. This is another one: it is not compared.")

@@ -18,13 +18,13 @@ epochs are our choice), and prints
 import argparse
 import csv
 import io
-import math
 import os
 import shlex
 import statistics
 import subprocess
 import textwrap
 import time
+import zipfile
 
 import torch
 import torch.nn.functional as F  # for the other loss functions of README.md
@@ -127,7 +127,8 @@ def save(net, path):
     5, 5), "conv1.bias": tensor (6,), ...}. Such a file is called a checkpoint.
     """
     if not all(parameter.isfinite().all() for parameter in net.parameters()):
-        raise data.UserError("Some weights are no longer finite: the steps are too long. Try a tenth of --lr.")
+        raise data.UserError("Some weights are no longer finite: the steps are too long. Try a tenth of "
+                             "--lr; if that does not help, the loss function does not suit.")
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
     data.write_whole(path, file.getvalue())
@@ -215,7 +216,7 @@ def print_summary(args, name, paths, results):
 
     results: for each run, the last entry of its history, and its seconds.
     """
-    losses, _, _, accuracies = zip(*(last for last, _ in results))
+    accuracies = [test_accuracy for (_, _, _, test_accuracy), _ in results]
     split, tested = tested_on(args, name)
     if args.runs > 1:
         print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}. {args.settings}".rstrip())
@@ -234,8 +235,8 @@ def print_summary(args, name, paths, results):
         command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
         quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
         print("Next:", quoted(command))
-    if min(accuracies) < 15 or max(losses) > 2 * math.log(10):  # guessing, or twice its loss
-        print(f"Accuracy {min(accuracies):.1f} %, training loss {max(losses):.3g}: " + data.LEARNED_NOTHING)
+    if min(accuracies) < 15:  # guessing is 10
+        print(f"Accuracy {min(accuracies):.1f} %: {data.LEARNED_NOTHING}")
 
 
 class Muon(torch.optim.Optimizer):
@@ -312,12 +313,14 @@ def checkpoint_path(args, name, seed):
 
     Stripes, validation and each seed of --runs have a name of their own.
     """
+    path = data.checkpoint_name(args.checkpoint, name)
     if args.checkpoint and args.dataset == "auto" and name == data.STRIPES:
         raise data.UserError(f"--checkpoint {args.checkpoint} would get a network for {name}: "
                              "if you want that, add --dataset stripes.")
-    path = data.checkpoint_name(args.checkpoint, name)
     path = f"validation_{path}" if args.validation and not args.checkpoint else path
     path = f"{path.removesuffix('.pth')}_seed{seed}.pth" if args.runs > 1 else path
+    if os.path.isfile(path) and not zipfile.is_zipfile(path):  # which a checkpoint is
+        raise data.UserError(f"{path} is there, and no checkpoint: it is not overwritten. Choose another name.")
     data.write_whole(path, b"", trial=True)
     data.write_whole(curve_path(path), b"", trial=True)
     data.write_whole(curve_path(path, "csv"), b"", trial=True)
@@ -369,11 +372,11 @@ def main(argv=()):
     args = argparse.Namespace(**{**defaults, **typed})
     if args.warmup and args.schedule == "constant":
         parser.error("argument --warmup: has no effect without --schedule linear")
+    useless = "--nesterov" if args.nesterov else "--momentum" if "momentum" in typed else ""
+    if args.optimizer in ("adam", "rmsprop") and useless:
+        parser.error(f"argument {useless}: has no effect with --optimizer {args.optimizer}")
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: needs a --momentum above 0")
-    useless = [flag for flag in ("momentum", "nesterov") if typed.get(flag)]
-    if args.optimizer in ("adam", "rmsprop") and useless:
-        parser.error(f"argument --{useless[0]}: has no effect with --optimizer {args.optimizer}")
     # What gave this result? Each flag that changes it, and is not at its default, as typed.
     named_elsewhere = ("dataset", "data_dir", "checkpoint", "seed", "runs", "mirror")
     args.settings = " ".join(f"--{flag.replace('_', '-')}" + ("" if value is True else f" {value}")

@@ -213,7 +213,17 @@ def test_a_raw_file_that_is_cut_short_is_one_sentence(grey, file, size):
     with pytest.raises(data.UserError) as error:
         data.load(True, flag)
     message = str(error.value)
-    assert message.startswith(f"{name} can't be had (") and f"Delete what is in {os.path.abspath('data')}" in message and "\n" not in message
+    assert message.startswith(f"{name} can't be had (") and "\n" not in message and "()" not in message
+    assert message.endswith(f"or put its four files into {os.path.abspath(os.path.join('data', torchvisions, 'raw'))}; delete a damaged one first.")
+
+
+@pytest.mark.parametrize("file, n", [("train-images-idx3-ubyte", 41), ("train-labels-idx1-ubyte", 12)])
+def test_images_and_labels_that_are_not_of_one_set_are_not_trained_on(grey, file, n):
+    flag, name, torchvisions = grey
+    write_mnist("others", torchvisions, n)
+    os.replace(os.path.join("others", torchvisions, "raw", file), os.path.join("data", torchvisions, "raw", file))
+    with pytest.raises(data.UserError, match=f"{name} can't be had .ValueError: its images and labels are not of one set"):
+        data.load(True, flag)
 
 
 def test_without_a_network_a_grey_dataset_is_one_sentence_under_the_limit_on_silence_and_never_stripes(grey, monkeypatch, capsys):
@@ -225,7 +235,7 @@ def test_without_a_network_a_grey_dataset_is_one_sentence_under_the_limit_on_sil
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(sys.modules["torchvision.datasets.mnist"], "download_and_extract_archive", unreachable)
-    with pytest.raises(data.UserError, match=f"{name} can't be had .*Delete what is in .*raw, and try again later, or put its four files there by hand"):
+    with pytest.raises(data.UserError, match=f"{name} can't be had .*Try again later, or put its four files into .*raw; delete a damaged one first"):
         train.main(["--dataset", flag, "--data-dir", "elsewhere"])
     assert set(limits) == {data.TIMEOUT} and socket.getdefaulttimeout() is None and "STRIPES" not in capsys.readouterr().out
 

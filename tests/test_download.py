@@ -317,7 +317,11 @@ def test_a_test_set_follows_the_training_set_and_each_training_set_is_decided_an
     assert data.load().name == data.STRIPES
     server.use("whole")
     assert data.load(train=False).name == data.STRIPES and server.asked == ["404"]
-    assert data.load(train=False, root="elsewhere").name == data.CIFAR      # alone, it decides for itself
+    assert data.load(train=False, root="elsewhere").name == data.CIFAR      # alone, it decides for itself, each time
+    server.use("404")
+    assert data.load(train=False, root="third").name == data.STRIPES
+    server.use("whole")
+    assert data.load(train=False, root="third").name == data.CIFAR
     assert data.load().name == data.load(train=False).name == data.CIFAR    # the files are there now
     os.rename("data", "moved")
     server.use("404")

@@ -185,8 +185,11 @@ def test_a_network_that_guesses_is_said_to_have_learned_nothing(few, capsys):
     torch.save(net.state_dict(), "stripes_net.pth")
     evaluate.main(["--dataset", "stripes"])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("This is about guessing: it learned nothing.") and "another dataset" not in last
+    assert last.startswith("This is about guessing: it learned nothing.") and "other images" not in last
     assert all(cause in last for cause in ("too high or too low", "activation function", "loss function"))
+    os.rename("stripes_net.pth", "mine.pth")
+    evaluate.main(["--dataset", "stripes", "--checkpoint", "mine.pth"])  # of this file, nobody knows what it was trained on
+    assert capsys.readouterr().out.splitlines()[-1].endswith("Or it learned other images than those of STRIPES (not CIFAR-10).")
 
 
 def test_a_network_that_learned_is_told_nothing(few, capsys, monkeypatch):
@@ -470,7 +473,7 @@ def test_class_names_are_those_of_the_dataset_and_a_network_of_another_one_is_re
     for flags in (["--checkpoint", checkpoint], ["--dataset", "mnist", "--checkpoint", checkpoint]):
         with pytest.raises(data.UserError, match=f"{checkpoint} is the name of a network for STRIPES.*add --dataset stripes"):
             evaluate.main(["--image", "cat.jpg", *flags])
-    with pytest.raises(data.UserError, match="cifar_net.pth is not there. python train.py makes one. stripes_net.pth is there: add --dataset stripes."):
+    with pytest.raises(data.UserError, match="cifar_net.pth is not there. python train.py --dataset cifar10 makes one. stripes_net.pth is there: add --dataset stripes."):
         evaluate.main(["--image", "cat.jpg"])
     os.rename(checkpoint, "mnist_net.pth")
     evaluate.main(["--dataset", "mnist", "--image", "cat.jpg", "--image", "cat.jpg"])  # the flag twice: both are classified
@@ -588,7 +591,8 @@ def refused(path, *parts):
 
 
 def test_a_missing_checkpoint(few):
-    refused("nowhere.pth", "is not there. python train.py makes one.")
+    refused("nowhere.pth", "is not there. python train.py --checkpoint nowhere.pth makes one.")
+    refused("mnist_net.pth", "is not there. python train.py --dataset mnist makes one.")
 
 
 def test_a_file_that_may_not_be_read_and_a_path_through_a_file(few, checkpoint, monkeypatch):

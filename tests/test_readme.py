@@ -99,7 +99,7 @@ def test_every_flag_in_the_readme_exists(capsys):
         with pytest.raises(SystemExit):
             main(["--help"])
     flags = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
-    assert set(re.findall(r"[ `](--\w[\w-]+)", README)) - {"--race", "--index-url"} <= flags
+    assert set(re.findall(r"[ `](--\w[\w-]+)", README)) - {"--race", "--index-url", "--upgrade"} <= flags
 
 
 @pytest.mark.parametrize("row", re.findall(r"\| `(\w+\.py)`: `(\w+)`$", README, re.M), ids=lambda row: row[1])
@@ -533,9 +533,9 @@ def test_the_snippet_trains_on_a_folder_of_photos(tmp_path, monkeypatch, capsys)
 def test_each_target_has_the_command_that_was_measured(monkeypatch):
     seen = []
     monkeypatch.setattr(train, "run_seeds", seen.append)
-    rows = re.findall(r"^(\S+) \| (\d+) % \| `python train\.py (.+?)` \| ([\d.]+) % \(([\d.]+) to ([\d.]+)\) \| ([\d.]+)$", README, re.M)
+    rows = re.findall(r"^(\S+) \| (\d+) % \| `python train\.py (.+?)` \| ([\d.]+) % \(([\d.]+) to ([\d.]+)\) \| ([\d.]+) to ([\d.]+)$", README, re.M)
     assert [(name, target) for name, target, *_ in rows] == [("MNIST", "99"), ("Fashion-MNIST", "90"), ("CIFAR-10", "65")]
-    for name, _, flags, mean, low, high, _ in rows:
+    for name, _, flags, mean, low, high, *_ in rows:
         train.main(flags.split())
         assert data.KNOWN[name].flag == seen[-1].dataset and seen[-1].runs == 3 and not seen[-1].validation
         assert float(low) <= float(mean) <= float(high)

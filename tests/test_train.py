@@ -497,7 +497,8 @@ def test_values_that_make_no_sense_are_refused_by_name(capsys, flag, value):
 @pytest.mark.parametrize("flags, missing", [
     ("--warmup 0.1", "--schedule linear"), ("--nesterov --momentum 0", "--momentum above 0"),
     ("--optimizer adam --momentum 0.9", "argument --momentum: has no effect with --optimizer adam"),
-    ("--optimizer rmsprop --nesterov", "argument --nesterov: has no effect with --optimizer rmsprop")])
+    ("--optimizer adam --momentum 0", "argument --momentum: has no effect with --optimizer adam"),
+    ("--optimizer rmsprop --nesterov --momentum 0", "argument --nesterov: has no effect with --optimizer rmsprop")])
 def test_flags_that_would_have_no_effect_are_refused(capsys, flags, missing):
     with pytest.raises(SystemExit):
         train.main(flags.split())
@@ -519,13 +520,13 @@ def test_the_next_command_is_one_that_works_in_a_shell(few, capsys, flags, advic
     evaluate.main(words.splitlines()[1:])
 
 
-@pytest.mark.parametrize("percent, loss, warned", [(10.0, 2.33, True), (14.9, 2.2, True), (15.0, 2.2, False), (60.0, 1.0, False),
-                                                   (30.0, 1e27, True), (30.0, 4.5, False), (30.0, 4.7, True)])
-def test_a_run_that_ends_at_guessing_or_with_a_huge_loss_says_so_last(few, monkeypatch, capsys, percent, loss, warned):
+@pytest.mark.parametrize("percent, loss, warned", [(10.0, 2.33, True), (14.9, 2.2, True), (15.0, 2.2, False), (95.8, 6.66, False)])
+def test_a_run_that_ends_at_guessing_says_so_last_whatever_its_loss(few, monkeypatch, capsys, percent, loss, warned):
+    """Another loss function may be large, and the network right all the same."""
     results(monkeypatch, (percent, 1.0, loss))
     train.main([*QUICK, "--lr", "0.05"])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith(f"Accuracy {percent:.1f} %, training loss {loss:.3g}: it learned nothing." if warned else "Next")
+    assert last.startswith(f"Accuracy {percent:.1f} %: it learned nothing." if warned else "Next")
     assert not warned or all(cause in last for cause in ("too high or too low", "activation function", "loss function"))
 
 
@@ -554,8 +555,9 @@ def test_a_named_checkpoint_is_not_lost_to_stripes_that_nobody_asked_for(few, mo
     """Offline, with a mistyped --data-dir, auto means stripes: no file with a name of the user's is made of them."""
     monkeypatch.setattr(data, "download", lambda *args, **flags: False)
     monkeypatch.setattr(data, "stripes", lambda train: (torch.zeros(20, 3, 32, 32, dtype=torch.uint8), torch.arange(20) % 10))
-    for name in ("best.pth", "cifar_net.pth"):
-        with pytest.raises(data.UserError, match=f"--checkpoint {name} would get a network for STRIPES.*add --dataset stripes"):
+    for name, sentence in (("best.pth", "--checkpoint best.pth would get a network for STRIPES.*add --dataset stripes"),
+                           ("cifar_net.pth", "cifar_net.pth is the name of a network for CIFAR-10.*add --dataset cifar10")):
+        with pytest.raises(data.UserError, match=sentence):
             train.main(["--epochs", "1", "--checkpoint", name])
     for flag in ("--augment", "--mirror"):
         with pytest.raises(data.UserError, match=f"{flag} is not for STRIPES.*: in the mirror"):
@@ -570,6 +572,19 @@ def test_a_file_with_the_default_name_of_another_dataset_is_refused(few, name, s
     with pytest.raises(data.UserError, match=f"{name} is the name of a network for .*, and this is STRIPES.*: add --dataset (cifar10|mnist), or name"):
         script.main(["--dataset", "stripes", "--checkpoint", name])
     assert os.listdir() == []
+
+
+def test_a_name_that_only_resembles_a_default_is_free(few):
+    train.main([*QUICK, "--checkpoint", "my_cifar_net.pth"])
+    assert data.checkpoint_name("fashion_mnist_net.pth", "Fashion-MNIST") == "fashion_mnist_net.pth"
+
+
+def test_a_file_that_is_no_checkpoint_is_not_overwritten(few):
+    with open("lenet5.py", "w") as file:
+        file.write("class LeNet5: ...")
+    with pytest.raises(data.UserError, match="lenet5.py is there, and no checkpoint: it is not overwritten. Choose another name"):
+        run("--checkpoint", "lenet5.py")
+    assert os.path.getsize("lenet5.py") == 17 and os.listdir() == ["lenet5.py"]
 
 
 @pytest.mark.parametrize("flag", ["--augment", "--mirror"])
