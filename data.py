@@ -222,9 +222,10 @@ def stripes(train=True):
 
 # For each dataset: what --dataset calls it, its classes, and where train.py saves a network and
 # evaluate.py looks for it.
+DIGITS = "zero one two three four five six seven eight nine"
 Known = namedtuple("Known", "flag classes checkpoint")
 KNOWN = {CIFAR: Known("cifar10", CLASSES, "cifar_net.pth"),
-         "MNIST": Known("mnist", tuple("0123456789"), "mnist_net.pth"),
+         "MNIST": Known("mnist", tuple(DIGITS.split()), "mnist_net.pth"),
          "Fashion-MNIST": Known("fashion", tuple(FashionMNIST.classes), "fashion_net.pth"),
          STRIPES: Known("stripes", ANGLES, "stripes_net.pth")}
 NAMES = {known.flag: name for name, known in KNOWN.items()}

@@ -185,7 +185,7 @@ def test_a_grey_dataset_is_padded_to_32x32_in_three_equal_channels(grey):
         assert images.shape == (40, 3, 32, 32) and labels.tolist() == [k % 10 for k in range(40)] and dataset.name == name
         assert torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 0], images[:, 2])
         assert torch.allclose(inside, stored / 127.5 - 1, atol=1e-6) and images.sum() == pytest.approx(3 * (inside.sum() - 40 * (1024 - 784)).item(), rel=1e-4)
-    assert len(dataset.classes) == 10 and dataset.classes[9] == {"mnist": "9", "fashion": "Ankle boot"}[flag]
+    assert len(dataset.classes) == 10 and dataset.classes[9] == {"mnist": "nine", "fashion": "Ankle boot"}[flag]
 
 
 def test_a_grey_dataset_goes_through_all_scripts_with_files_of_its_own(grey, capsys):
