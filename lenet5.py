@@ -524,7 +524,7 @@ def main():
     rows = trace(net, images)
     print_trace(rows)
     calls, sizes = " ".join(row.name for row in rows), ", ".join(row.size for row in rows[1:])
-    parameters = sum(row.parameters for row in rows)
+    parameters = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     if (calls, sizes, parameters) == (TUTORIALS_CALLS, TUTORIALS_SIZES, 62_006):
         compare(net.double(), images.double(), torch.tensor([3]))  # 64 bits, as in Python
     else:

@@ -617,10 +617,11 @@ EDITS = {
     "average": [("nn.MaxPool2d", "nn.AvgPool2d")], "lazy": [("nn.Linear(16 * 5 * 5, 120)", "nn.LazyLinear(100)"), ("120, 84", "100, 84")],
     "stride": [("nn.Conv2d(3, 6, 5) ", "nn.Conv2d(3, 6, 5, stride=2) "), ("16 * 5 * 5, 120", "16 * 1 * 1, 120")],
     "batch norm": [("nn.Conv2d(3, 6, 5) ", "nn.Sequential(nn.Conv2d(3, 6, 5), nn.BatchNorm2d(6)) ")]}
-PLAIN = "wide pool", "dropout", "small kernel", "layer more", "smaller", "average", "lazy", "no bias"  # conv1 and its ReLU are as they were
+PLAIN = "frozen", "wide pool", "dropout", "small kernel", "layer more", "smaller", "average", "lazy", "no bias"  # conv1 and its ReLU are as they were
 
 
 EDITS |= {"border": [("nn.Conv2d(3, 6, 5) ", "nn.Conv2d(3, 6, 5, padding=1) ")],  # as many parameters as the tutorial's
+          "frozen": [("self.pool = ", "self.conv1.requires_grad_(False)\n        self.pool = ")],
           "wide pool": [("nn.MaxPool2d(2, 2) ", "nn.MaxPool2d(3, 2, padding=1) ")]}
 
 
