@@ -408,7 +408,7 @@ def test_layers_in_a_plain_list_are_named_not_registered(images):
 
 
 def test_an_unbatched_image_has_no_multiply_adds_and_a_row_of_several_images_is_warned_of(images, capsys):
-    """FAULTS: never a number that is a little wrong, and no row that is missing."""
+    """Never a number that is a little wrong, and no row that is missing."""
     assert trace(LeNet5().conv1, images[0])[1].multiply_adds is None
     with pytest.raises(RuntimeError) as error:
         trace(LeNet5(), images[0])
