@@ -70,9 +70,10 @@ def load(train=True, dataset="auto", root="data"):
     dataset: "cifar10", "mnist" or "fashion" (Fashion-MNIST), which are downloaded into the folder
     root unless they are there; "stripes", a synthetic dataset that needs no download; "auto":
     CIFAR-10, or stripes if it can't be downloaded. load(train=True) chooses again, and
-    load(train=False) takes the same one as the last load(train=True). In what it returns, [7] is one image, (3, 32, 32),
-    float32 in [-1, 1], and its label, 0 to 9; [:4] is the first four images, (4, 3, 32, 32), and
-    their labels, (4,), int64. Raises UserError if dataset is none of these or can't be had.
+    load(train=False) takes the same one as the last load(train=True).
+    In what it returns, [7] is one image, (3, 32, 32), float32 in [-1, 1], and its label, 0 to 9;
+    [:4] is the first four images, (4, 3, 32, 32), and their labels, (4,), int64.
+    Raises UserError if dataset is none of these or can't be had.
     """
     folder = None if dataset in GREY else find_cifar10(train, dataset, root)
     if folder:

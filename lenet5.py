@@ -518,9 +518,9 @@ def main():
     """What python lenet5.py shows: the trace of LeNet5, and the loops beside PyTorch."""
     torch.manual_seed(0)
     net = LeNet5()
-    convolution = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
-    channels = convolution.in_channels if convolution else 3
-    images = torch.rand(1, channels or 3, 32, 32) * 2 - 1  # noise will do
+    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    channels = getattr(first, "in_channels", 0) or 3  # a lazy one does not know its channels yet
+    images = torch.rand(1, channels, 32, 32) * 2 - 1  # noise will do
     rows = trace(net, images)
     print_trace(rows)
     calls, sizes = " ".join(row.name for row in rows), ", ".join(row.size for row in rows[1:])

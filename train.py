@@ -54,9 +54,9 @@ def train(net, trainloader, criterion, optimizer, epoch=0, device="cpu", log_eve
         # changed since.
         optimizer.zero_grad()
 
-        outputs = net(inputs)              # forward: (N, 3, 32, 32) -> (N, 10)
+        outputs = net(inputs)              # the forward pass: (N, 3, 32, 32) -> (N, 10)
         loss = criterion(outputs, labels)  # one number: how far the outputs are from the labels
-        loss.backward()                    # the gradient of the loss for each parameter
+        loss.backward()                    # the backward pass: the gradient for each parameter
         optimizer.step()                   # each parameter takes a small step against its gradient
 
         running_loss += loss.item()        # the plain number, without the graph behind it
@@ -140,6 +140,7 @@ def save(net, path):
 def run_seeds(args):
     """What python train.py does: load the images once, then run() for each seed, and a summary."""
     trainset = data.load(train=True, dataset=args.dataset, root=args.data_dir)
+    data.refuse_flips(args, trainset.name)
     if args.validation:
         trainset, testset = data.validation_split(trainset, args.validation)  # no test set
     else:
@@ -148,7 +149,6 @@ def run_seeds(args):
                              collate_fn=data.collate_augmented if args.augment else None)
     testloader = DataLoader(testset, batch_size=250, shuffle=False)
 
-    data.refuse_flips(args, trainset.name)
     images, labels = trainset[:1]
     print_trace(trace(LeNet5(), images))
     seeds = range(args.seed, args.seed + args.runs)
