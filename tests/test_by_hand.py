@@ -68,18 +68,22 @@ def test_a_convolution_here_is_a_cross_correlation():
         lenet5.conv_by_hand([[x, x, x]], [[[[0] * 3, w[::-1], [0] * 3]]], [0.0])[0][0] != here
 
 
-@pytest.mark.parametrize("channels, outputs, height, width, K", CONVS)
-def test_convolution_backward(channels, outputs, height, width, K):
-    x, weight, bias = random(channels, height, width), random(outputs, channels, K, K), random(outputs)
+def backward_agrees(layer, backward, x, weight, bias):
     for tensor in (x, weight, bias):
         tensor.requires_grad_()
-    y = F.conv2d(x[None], weight, bias)[0]
-    dy = random(*y.shape)
+    y = layer(x, weight, bias)
+    dy = random(*y.shape) + 0.25  # never 0, so that nobody's gradient can hide
     y.backward(dy)
     dweight, dbias = zeros_like(weight.tolist()), zeros_like(bias.tolist())
-    agree(lenet5.conv_backward(x.tolist(), weight.tolist(), dy.tolist(), dweight, dbias), x.grad)
+    agree(backward(x.tolist(), weight.tolist(), dy.tolist(), dweight, dbias), x.grad)
     agree(dweight, weight.grad)
     agree(dbias, bias.grad)
+
+
+@pytest.mark.parametrize("channels, outputs, height, width, K", CONVS)
+def test_convolution_backward(channels, outputs, height, width, K):
+    backward_agrees(lambda x, weight, bias: F.conv2d(x[None], weight, bias)[0], lenet5.conv_backward,
+                    random(channels, height, width), random(outputs, channels, K, K), random(outputs))
 
 
 POOLS = [(1, 2, 2), (2, 5, 7), (3, 4, 3), (1, 9, 8)]
@@ -125,16 +129,8 @@ def test_flatten_and_back():
 @pytest.mark.parametrize("inputs, outputs", [(1, 1), (3, 7), (8, 5)])
 def test_linear_layer_and_its_backward(inputs, outputs):
     x, weight, bias = random(inputs), random(outputs, inputs), random(outputs)
-    for tensor in (x, weight, bias):
-        tensor.requires_grad_()
-    y = F.linear(x, weight, bias)
-    dy = random(*y.shape) + 0.25
-    agree(lenet5.linear_by_hand(x.tolist(), weight.tolist(), bias.tolist()), y.detach())
-    y.backward(dy)
-    dweight, dbias = zeros_like(weight.tolist()), zeros_like(bias.tolist())
-    agree(lenet5.linear_backward(x.tolist(), weight.tolist(), dy.tolist(), dweight, dbias), x.grad)
-    agree(dweight, weight.grad)
-    agree(dbias, bias.grad)
+    agree(lenet5.linear_by_hand(x.tolist(), weight.tolist(), bias.tolist()), F.linear(x, weight, bias))
+    backward_agrees(F.linear, lenet5.linear_backward, x, weight, bias)
 
 
 def test_backward_adds_to_the_gradients_that_are_there():

@@ -47,57 +47,11 @@ def test_a_whole_set_at_once_gives_what_image_by_image_gives(stripes):
 
 # ---- The set, and the loader -----------------------------------------------------------------
 
-def test_one_image_and_its_label(stripes):
+def test_one_image_and_its_label_and_a_slice_of_several(stripes):
     image, label = stripes[0][7]
-    assert image.shape == (3, 32, 32) and image.dtype == torch.float32 and label == 7
-    assert type(image) is torch.Tensor
-
-
-def test_a_slice_is_several_images_and_their_labels(stripes):
+    assert image.shape == (3, 32, 32) and image.dtype == torch.float32 and label == 7 and type(image) is torch.Tensor
     images, labels = stripes[0][4:7]
     assert images.shape == (3, 3, 32, 32) and labels.tolist() == [4, 5, 6]
-
-
-def test_the_tutorials_line_gives_images_and_labels(few):
-    images, labels = next(iter(DataLoader(few[0], batch_size=4, shuffle=True)))
-    assert images.shape == (4, 3, 32, 32) and images.dtype == torch.float32
-    assert labels.shape == (4,) and labels.dtype == torch.int64
-    assert 0 <= labels.min() and labels.max() <= 9
-
-
-def test_pytorchs_own_random_split_and_worker_processes_take_the_set_too(few):
-    one, other = torch.utils.data.random_split(few[1], [150, 50])
-    batches = list(DataLoader(one, batch_size=40, num_workers=1))
-    assert [images.shape for images, _ in batches] == [(40, 3, 32, 32)] * 3 + [(30, 3, 32, 32)] and len(other) == 50
-    assert torch.equal(torch.cat([labels for _, labels in batches]), few[1][:][1][one.indices])
-
-
-def test_an_epoch_shows_each_image_once_and_the_last_batch_is_what_remains(few):
-    batches = list(DataLoader(few[0], batch_size=64, shuffle=True))
-    assert [len(labels) for _, labels in batches] == [64] * 6 + [16]
-    seen = torch.cat([images for images, _ in batches]).flatten(1)
-    assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, few[0][:][0].flatten(1).tolist()))
-
-
-def test_images_keep_their_labels_through_shuffling(few):
-    label_of = {image.numpy().tobytes(): int(label) for image, label in zip(*few[0][:])}
-    for images, labels in DataLoader(few[0], batch_size=50, shuffle=True):
-        assert [label_of[image.numpy().tobytes()] for image in images] == labels.tolist()
-
-
-def test_shuffle_draws_a_new_order_each_epoch_and_a_seed_repeats_it(few):
-    def two_epochs():
-        torch.manual_seed(5)
-        trainloader = DataLoader(few[0], batch_size=400, shuffle=True)
-        return [next(iter(trainloader))[1].tolist() for _ in range(2)]
-
-    first, second = two_epochs()
-    assert first != second and [first, second] == two_epochs()
-
-
-def test_without_shuffle_images_come_in_order(few):
-    labels = torch.cat([labels for _, labels in DataLoader(few[1], batch_size=30)])
-    assert torch.equal(labels, few[1][:][1])
 
 
 def test_a_validation_set_is_cut_off_the_end_of_the_training_set(few):
@@ -133,6 +87,7 @@ def test_stripes_are_10000_and_2000_images_a_tenth_of_each_class(stripes):
     for dataset, n in zip(stripes, (10_000, 2_000)):
         images, labels = dataset[:]
         assert images.shape == (n, 3, 32, 32) and labels.bincount().tolist() == [n // 10] * 10
+        assert dataset.classes == tuple(f"{angle} deg" for angle in range(0, 180, 18))
 
 
 def test_stripes_are_the_same_every_time_whatever_the_seed(stripes):
@@ -152,10 +107,6 @@ def test_stripes_lie_flat_in_class_0_and_stand_in_class_5(stripes):
     flat, upright = labels == 0, labels == 5
     assert between_rows[flat].mean() > 5 * between_columns[flat].mean()
     assert between_columns[upright].mean() > 5 * between_rows[upright].mean()
-
-
-def test_classes_of_the_stripes_are_angles(stripes):
-    assert stripes[0].classes == tuple(f"{angle} deg" for angle in range(0, 180, 18))
 
 
 def test_load_knows_five_names_and_refuses_others(monkeypatch):

@@ -33,6 +33,15 @@ def loader(dataset, batch_size=50):
     return DataLoader(dataset, batch_size=batch_size)
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every text that is drawn: [(where, text, colour), ...]."""
+    texts, draw_text = [], ImageDraw.ImageDraw.text
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, fill, **flags:
+                        texts.append((at, text, fill)) or draw_text(self, at, text, fill, **flags))
+    return texts
+
+
 class Says(nn.Module):
     """A network that gives its first answer the greatest logit for the first image, and so on."""
 
@@ -247,13 +256,10 @@ def test_mistakes_png_has_the_most_confident_mistakes_of_the_three_pairs(few, mo
     assert heading == f"STRIPES (not CIFAR-10): {evaluate.accuracy(outputs, labels):.1f} % right, the first 32 here" and len(tiles) == 32
 
 
-def test_confusion_png_has_the_percent_of_each_row_darker_for_more(monkeypatch, tmp_path):
-    texts, draw_text = [], ImageDraw.ImageDraw.text
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, *args, **flags:
-                        texts.append(text) or draw_text(self, at, text, *args, **flags))
+def test_confusion_png_has_the_percent_of_each_row_darker_for_more(drawn, tmp_path):
     matrix = torch.tensor([[150, 50, 0], [10, 70, 20], [0, 0, 0]])
     sheet = evaluate.draw_confusion(matrix, ("T-shirt/top", "bag", "none"), "a title", str(tmp_path / "confusion.png"))
-    assert [text for text in texts if re.fullmatch(r"[\d.]+", text)] == ["75.0", "25.0", "0.0", "10.0", "70.0", "20.0", "0.0", "0.0", "0.0"]
+    assert [text for _, text, _ in drawn if re.fullmatch(r"[\d.]+", text)] == ["75.0", "25.0", "0.0", "10.0", "70.0", "20.0", "0.0", "0.0", "0.0"]
     shades = [[sheet.getpixel((145 + 84 * j, 85 + 50 * i))[0] for j in range(3)] for i in range(2)]
     assert shades[0] == sorted(shades[0]) and shades[1][1] < shades[1][2] < shades[1][0]
     assert shades[0][0] < shades[1][1] and sheet.size == Image.open(tmp_path / "confusion.png").size
@@ -282,12 +288,10 @@ def test_filters_png_shows_the_weights_of_conv1():
 
 
 @pytest.mark.parametrize("conv", [nn.Conv2d(3, 6, 5), nn.Conv2d(3, 2, 3, bias=False)], ids=["conv1", "another"])
-def test_convolution_png_shows_the_numbers_of_conv_by_hand(few, monkeypatch, conv):
-    texts, draw_text = [], ImageDraw.ImageDraw.text
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, *args, **flags:
-                        texts.append(text) or draw_text(self, at, text, *args, **flags))
+def test_convolution_png_shows_the_numbers_of_conv_by_hand(few, drawn, conv):
     image = few[1][0][0]
     evaluate.draw_convolution(conv, image, "convolution.png")
+    texts = [text for _, text, _ in drawn]
     weight = conv.weight.tolist()
     bias = [0.0] * len(weight) if conv.bias is None else conv.bias.tolist()
     maps = lenet5.conv_by_hand(image.tolist(), weight, bias)
@@ -368,10 +372,7 @@ def test_a_point_stands_where_its_numbers_say(tmp_path, title, down):
     assert red[243, 61:460:50].all() and not red[:218, 100:].any()
 
 
-def test_any_number_of_lines_is_drawn_no_two_neighbours_in_one_colour_and_each_name_inside(monkeypatch):
-    drawn, draw_text = [], ImageDraw.ImageDraw.text
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, fill, **flags: drawn.append((at, text, fill)) or
-                        draw_text(self, at, text, fill, **flags))
+def test_any_number_of_lines_is_drawn_no_two_neighbours_in_one_colour_and_each_name_inside(drawn):
     lines = {f"line {k}": ([0, 1], [k, k]) for k in range(20)}
     sheet = evaluate.plot([("y", "x", (0, 20), lines), ("y", "x", (0, 1), {"a": ([0, 1], [0, 1])})], "a title")
     legend = [(at, fill) for at, text, fill in drawn if text.startswith("line ")]
