@@ -114,7 +114,7 @@ class Mirrored(nn.Module):
     """A network that looks at each image and at its mirror image: the mean of the logits of both.
 
     A cat is a cat in the mirror too, and a mistake made in only one of the two looks counts half.
-    It takes twice the time. This is test-time augmentation (the mirror half of what
+    It takes two forward passes. This is test-time augmentation (the mirror half of what
     KellerJordan/cifar10-airbench does).
     """
 

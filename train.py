@@ -128,7 +128,7 @@ def save(net, path):
     """
     if not all(parameter.isfinite().all() for parameter in net.parameters()):
         raise data.UserError("Some weights are no longer finite: the steps are too long. Try a tenth of "
-                             "--lr; if that does not help, the loss function does not suit.")
+                             "--lr, or see README.md, \"If it does not learn\", for other causes.")
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
     data.write_whole(path, file.getvalue())

@@ -1,7 +1,7 @@
 """How fast: the tutorial's loop and ours, side by side in one run.
 
-    python tests/benchmark.py           about six minutes
-    python tests/benchmark.py --race    about fifteen: whole trainings, with the accuracy that they reach
+    python tests/benchmark.py           six to twelve minutes
+    python tests/benchmark.py --race    more than fifteen: whole trainings, with the accuracy that they reach
 
 A computer does other work too, and one measurement says little: so the loops take turns, and it is the ratios that
 count, not the seconds. This is a benchmark and no test: nothing here can fail.
@@ -39,7 +39,7 @@ RUNGS = {
     "Muon": "--batch-size 128 --lr 0.02 --schedule linear --warmup 0.1 --optimizer muon --momentum 0.95 "
             "--weight-decay 0.05 --augment --epochs 25",
     "best": "--batch-size 256 --lr 0.03 --schedule linear --warmup 0.1 --optimizer muon --momentum 0.95 "
-            "--weight-decay 0.05 --augment --epochs 64 --mirror",
+            "--weight-decay 0.05 --augment --epochs 75 --mirror",
     "fast": "--batch-size 48 --lr 0.03 --schedule linear --warmup 0.1 --optimizer muon --weight-decay 0.02 --epochs 1",
 }
 

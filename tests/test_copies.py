@@ -1,12 +1,14 @@
 """Pieces of the scripts, pasted into an empty script; and other people's datasets in train() and predict()."""
 import ast
+import builtins
+import dis
 import os
+import re
 import struct
 
 import pytest
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageColor
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import MNIST, ImageFolder
@@ -17,15 +19,46 @@ from evaluate import predict
 from lenet5 import LeNet5
 from train import train
 
-def pasted(script, imports, *names):
-    """The names of an empty script with these imports and these pieces of a script of ours, and nothing else."""
+
+def pieces(script):
+    """The functions, classes and constants of a script of ours: {name: its node}."""
     with open(os.path.join(ROOT, script)) as file:
-        source = file.read()
-    pieces = {getattr(node, "name", None) or node.targets[0].id: ast.get_source_segment(source, node)
-              for node in ast.parse(source).body if hasattr(node, "name") or isinstance(node, ast.Assign) and hasattr(node.targets[0], "id")}
-    names_there = {}
-    exec("\n\n".join([imports, *(pieces[name] for name in names)]), names_there)
-    return names_there
+        return {getattr(node, "name", None) or node.targets[0].id: node for node in ast.parse(file.read()).body
+                if hasattr(node, "name") or isinstance(node, ast.Assign) and hasattr(node.targets[0], "id")}
+
+
+with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as readme:
+    TABLE = re.findall(r"^`(\w+)` \| `(\w+\.py)` \| (.*?) ?\|(.*)$", readme.read(), re.M)
+
+
+def copied(*names):
+    """What an empty script holds after these pieces are pasted, with what README's table says that they need: (its names, its code)."""
+    nodes, imports = {}, set()
+    for name in names:
+        (script, others, these), = (row[1:] for row in TABLE if row[0] == name)
+        nodes |= {piece: pieces(script)[piece] for piece in (name, *re.findall(r"`(\w+)`", others))}
+        imports |= set(re.findall(r"`([^`]+)`", these))
+    there = {}
+    exec("\n".join(imports), there)
+    code = compile(ast.Module([*nodes.values()], []), "pasted", "exec")
+    exec(code, there)
+    return there, code
+
+
+def looked_up(code):
+    """The global names that a piece of code looks up, and those that it defines."""
+    lines = [line for part in (code, *code.co_consts) if hasattr(part, "co_code") for line in dis.get_instructions(part)]
+    found, defined = ({line.argval for line in lines if line.opname in names} for names in (("LOAD_GLOBAL", "LOAD_NAME"), ("STORE_NAME",)))
+    inner = [looked_up(part)[0] for part in code.co_consts if hasattr(part, "co_code")]
+    return found.union(*inner), defined
+
+
+@pytest.mark.parametrize("piece", [row[0] for row in TABLE])
+def test_a_piece_needs_what_its_row_names_and_no_more(piece):
+    there, code = copied(piece)
+    found, defined = looked_up(code)
+    others = re.findall(r"`(\w+)`", next(row[2] for row in TABLE if row[0] == piece))
+    assert found - defined - set(dir(builtins)) == set(there) - defined - {"__builtins__"} and set(others) <= found
 
 
 class Own(nn.Module):
@@ -47,65 +80,23 @@ def own():
     return Own(), DataLoader(TensorDataset(labels.view(60, 1, 1, 1) - 1 + torch.randn(60, 1, 12, 9) / 10, labels), batch_size=6)
 
 
-def test_lenet5_alone(images):
-    imports = "import torch\nimport torch.nn.functional as F\nfrom torch import nn"
-    assert pasted("lenet5.py", imports, "LeNet5")["LeNet5"]()(images).shape == (4, 10)
-
-
-def test_conv_by_hand_and_its_backward_without_any_import():
-    names = pasted("lenet5.py", "", "zeros_like", "conv_by_hand", "conv_backward")
-    x, weight, bias = (torch.randn(size, requires_grad=True) for size in ((2, 5, 6), (3, 2, 3, 3), (3,)))
-    y = F.conv2d(x[None], weight, bias)[0]
-    assert torch.allclose(torch.tensor(names["conv_by_hand"](x.tolist(), weight.tolist(), bias.tolist())), y, atol=1e-5)
-    y.sum().backward()
-    dweight, dbias = (names["zeros_like"](tensor.tolist()) for tensor in (weight, bias))
-    dx = names["conv_backward"](x.tolist(), weight.tolist(), torch.ones_like(y).tolist(), dweight, dbias)
-    for by_hand, tensor in ((dx, x), (dweight, weight), (dbias, bias)):
-        assert torch.allclose(torch.tensor(by_hand), tensor.grad, atol=1e-4)
-
-
 def test_train_predict_accuracy_and_the_confusion_matrix_with_torch_alone(own, capsys):
     net, loader = own
-    loop = pasted("train.py", "import torch", "train")["train"]
-    names = pasted("evaluate.py", "import torch", "predict", "accuracy", "confusion_matrix")
+    names, _ = copied("train", "predict", "accuracy", "confusion_matrix")
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     for epoch in range(10):
-        loss, percent = loop(net, loader, nn.CrossEntropyLoss(), optimizer, epoch, log_every=5)
+        loss, percent = names["train"](net, loader, nn.CrossEntropyLoss(), optimizer, epoch, log_every=5)
     assert capsys.readouterr().out.splitlines()[-1].startswith("[10,    10] loss: 0.")
     outputs, labels = names["predict"](net, loader)
     matrix = names["confusion_matrix"](outputs, labels)
     assert 100 * matrix.diagonal().sum().item() / 60 == names["accuracy"](outputs, labels) > 90
 
 
-def test_augment_alone():
-    images = torch.rand(5, 1, 12, 9)
-    assert pasted("data.py", "import torch", "augment")["augment"](images).shape == images.shape
-
-
-def test_muon_with_orthogonal_alone(own):
-    net, loader = own
-    names = pasted("train.py", "import torch", "Muon", "orthogonal")
-    before = net.last.weight.detach().clone()
-    net(next(iter(loader))[0]).sum().backward()
-    names["Muon"](net.parameters()).step()
-    assert not torch.equal(net.last.weight, before)
-
-
 def test_the_trace_with_its_five_imports(own, capsys):
-    imports = "import re\nfrom collections import namedtuple\nimport torch\nfrom torch import nn\nfrom torch.overrides import TorchFunctionMode"
-    names = pasted("lenet5.py", imports, "Row", "ARGUMENTS", "FLATTEN", "FLATTENS", "ELEMENTWISE", "Tracer", "trace", "side",
-                   "arithmetic", "what_to_change", "print_trace")
+    names, _ = copied("trace")
     net, loader = own
     names["print_trace"](names["trace"](net, next(iter(loader))[0]))
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["layer", "input", "first", "tanh", "mean", "last", "total"]
-
-
-def test_plot_with_pillow_alone_shows_any_number_of_lines():
-    names = pasted("evaluate.py", "import math\nfrom PIL import Image, ImageDraw, ImageOps\nclass data:\n    save_png = lambda image, path: image",
-                   "COLORS", "plot")
-    lines = {f"line {k}": ([1, 2, 3], [k, k + 1, k]) for k in range(12)}
-    picture = names["plot"]([("y", "x", (0, 20), lines)], "a title")
-    assert {pixel for _, pixel in picture.getcolors(10**6)} >= {ImageColor.getrgb(color) for color in names["COLORS"]}
 
 
 # ---- Any DataLoader of (images, labels) ------------------------------------------------------------
