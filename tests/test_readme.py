@@ -352,7 +352,7 @@ def test_the_table_of_a_network_with_batchnorm_is_printed_and_the_rate_of_the_sc
 
 
 EDITS = [text for text in blocks("python") if text.startswith("    ")]
-assert len(EDITS) == 8  # smaller kernel, dropout, smaller network, losses, two initial weights, negatives, mistakes
+assert len(EDITS) == 9  # smaller kernel, dropout, smaller network, losses, two initial weights, negatives, two for mistakes
 
 
 def applied(script, lines):
@@ -609,7 +609,7 @@ def test_the_lines_around_a_step_show_whether_it_reaches_the_network(images, cap
         net = lenet5.LeNet5()
         optimizer = torch.optim.SGD(parameters_of(net).parameters(), lr=0.1)
         net(images).sum().backward()
-        run(block("before = net.fc3"), {"net": net, "optimizer": optimizer})
+        run(textwrap.dedent(block("before = net.fc3")), {"net": net, "optimizer": optimizer})
     moved, still = map(float, capsys.readouterr().out.split())
     assert moved > 0 == still
 
