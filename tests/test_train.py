@@ -2,7 +2,6 @@
 import argparse
 import csv
 import inspect
-import math
 import os
 import re
 import subprocess
