@@ -21,7 +21,7 @@ import ladder
 import lenet5
 import train
 from conftest import ROOT, edited
-from test_copies import image_folder
+from test_copies import TABLE, image_folder
 
 SCRIPTS = ("lenet5.py", "data.py", "train.py", "evaluate.py")
 
@@ -123,6 +123,10 @@ def test_the_table_of_the_tutorials_lines_is_whole_and_every_link_inside_the_rea
     slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", README, re.M)}
     links = re.findall(r"\]\(#([^)]+)\)", README)
     assert len(links) >= 5 and set(links) <= slugs
+
+
+def test_the_contents_count_the_pieces_of_the_copying_table():
+    assert f"{len(TABLE)} functions and classes" in README
 
 
 def test_the_glossary_has_each_term_in_korean_too():
