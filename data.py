@@ -9,13 +9,14 @@ goes through the chapter with one mini-batch (the images of one training step; h
 draws it in samples.png:
 
     CIFAR-10: a training set of 50,000 images, a test set of 10,000
-    classes: 0 plane, 1 car, 2 bird, 3 cat, 4 deer, 5 dog, 6 frog, 7 horse, 8 ship, 9 truck
+    classes: plane, car, bird, cat, deer, dog, frog, horse, ship, truck
 
     one pixel, red green blue, of the first training image
       transformed: [0.922, 0.859, 0.773]
       as stored:   [245, 237, 226]
 
-    a trainloader of 12,500 mini-batches, a testloader of 2,500; the trainloader's first:
+    a trainloader of 12,500 mini-batches, a testloader of 2,500
+    the trainloader's first mini-batch
       images: shape (4, 3, 32, 32), torch.float32, from -0.86 to 1.00
       labels: shape (4,), torch.int64, [4, 3, 9, 0]
       names:  deer, cat, truck, plane
@@ -28,28 +29,22 @@ CIFAR-10: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images"
 """
 import argparse
 import contextlib
-import errno
+import hashlib
 import http.client
-import io
 import math
 import os
 import re
 import socket
 import sys
-import tempfile
-import zlib
 from collections import namedtuple
 
-import PIL
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
-from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+from torchvision.datasets.utils import download_and_extract_archive
 from torchvision.transforms import v2
 from torchvision.utils import make_grid
-
-CIFAR, STRIPES = "CIFAR-10", "STRIPES (not CIFAR-10)"  # the names that stand beside each result
 
 # The files hold labels 0 to 9; a label is its class's place in this tuple.
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -64,34 +59,30 @@ transform = v2.Compose([
 ])
 
 
-def load(train=True, dataset="auto", root="data"):
+def load(train=True, dataset="cifar10", root="data"):
     """The training set (train=True) or the test set, with its .classes and its .name.
 
     dataset: "cifar10", "mnist" or "fashion" (Fashion-MNIST), which are downloaded into the folder
-    root unless they are there; "stripes", a synthetic dataset that needs no download; "auto":
-    CIFAR-10, or stripes if it can't be downloaded. load(train=True) chooses again, and
-    load(train=False) takes the same one as the last load(train=True).
+    root unless they are there; or "stripes", a synthetic dataset that needs no download.
     In what it returns, [7] is one image, (3, 32, 32), float32 in [-1, 1], and its label, 0 to 9;
     [:4] is the first four images, (4, 3, 32, 32), and their labels, (4,), int64.
-    Raises UserError if dataset is none of these or can't be had.
+    Raises UserError if the dataset can't be had, KeyError if dataset is another word.
     """
-    folder = None if dataset in GREY else find_cifar10(train, dataset, root)
-    if folder:
+    name, classes, _, _ = DATASETS[dataset]
+    if dataset == "cifar10":
         # The tutorial's line. (Its download=True is done already, from a faster address.)
-        cifar10 = CIFAR10(folder, train=train, download=False, transform=transform)
+        cifar10 = CIFAR10(download(root), train=train, download=False, transform=transform)
         # In this set, each image is transformed again in every epoch. That is slow: below, all
-        # images are transformed once. These are its bytes, (N, 32, 32, 3), colours first.
+        # images are transformed once. These are its bytes, (N, 32, 32, 3), colours last.
         pixels = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2)
-        name, labels = CIFAR, torch.tensor(cifar10.targets)
-    elif dataset in GREY:
-        name, (pixels, labels) = NAMES[dataset], load_grey(train, dataset, root)
+        labels = torch.tensor(cifar10.targets)
     else:
-        name, (pixels, labels) = STRIPES, stripes(train)
+        pixels, labels = stripes(train) if dataset == "stripes" else grey(train, dataset, root)
     images = torch.empty(pixels.shape)
     for k in range(0, len(pixels), 1000):  # in slices, to need no more memory than the result
         images[k:k + 1000] = transform(pixels[k:k + 1000])
     loaded = TensorDataset(images, labels)
-    loaded.classes, loaded.name = KNOWN[name].classes, name
+    loaded.classes, loaded.name = classes, name
     return loaded
 
 
@@ -112,8 +103,9 @@ def run(args):
     trainset = load(train=True, dataset=args.dataset, root=args.data_dir)
     testset = load(train=False, dataset=args.dataset, root=args.data_dir)
     classes = trainset.classes
-    print(f"{trainset.name}: a training set of {len(trainset):,} images, a test set of {len(testset):,}")
-    print("classes:", ", ".join(f"{k} {name}" for k, name in enumerate(classes)))
+    print(f"{trainset.name}: a training set of {len(trainset):,} images, "
+          f"a test set of {len(testset):,}")
+    print("classes:", ", ".join(classes))
 
     image, label = trainset[0]
     pixel = image[:, 16, 16]
@@ -129,11 +121,13 @@ def run(args):
     trainloader = DataLoader(trainset, batch_size=4, shuffle=True)
     testloader = DataLoader(testset, batch_size=4, shuffle=False)
     print(f"\na trainloader of {len(trainloader):,} mini-batches, "
-          f"a testloader of {len(testloader):,}; the trainloader's first:")
+          f"a testloader of {len(testloader):,}")
 
     dataiter = iter(trainloader)     # begins an epoch
     images, labels = next(dataiter)  # one mini-batch; dataiter.next() is gone since PyTorch 1.13
-    print(f"  images: shape {tuple(images.shape)}, {images.dtype}, from {images.min():.2f} to {images.max():.2f}")
+    print("the trainloader's first mini-batch")
+    print(f"  images: shape {tuple(images.shape)}, {images.dtype}, "
+          f"from {images.min():.2f} to {images.max():.2f}")
     print(f"  labels: shape {tuple(labels.shape)}, {labels.dtype}, {labels.tolist()}")
     print("  names: ", ", ".join(classes[label] for label in labels))
 
@@ -187,16 +181,8 @@ def collate_augmented(samples):
     return augment(images), labels
 
 
-def refuse_flips(args, name):
-    """Raise UserError for --augment and --mirror where a mirrored image is of another class."""
-    for flag in ("augment", "mirror"):
-        if getattr(args, flag, False) and name in ("MNIST", STRIPES):
-            raise UserError(f"--{flag} is not for {name}: in the mirror, its images are of another "
-                            "class, or of none. Leave it out.")
-
-
 # A synthetic dataset for those without CIFAR-10: its ten classes are ten angles.
-ANGLES = tuple(f"{18 * k} deg" for k in range(10))
+ANGLES = tuple(f"{18 * k}deg" for k in range(10))
 
 
 def stripes(train=True):
@@ -221,33 +207,49 @@ def stripes(train=True):
     return (images.clamp(0, 1) * 255).to(torch.uint8), labels
 
 
-# For each dataset: what --dataset calls it, its classes, and where train.py saves a network and
-# evaluate.py looks for it.
+# The datasets, by the word that --dataset takes: the name that stands beside each result, the
+# classes, where train.py saves a network and evaluate.py looks for it, and torchvision's class.
 DIGITS = "zero one two three four five six seven eight nine"
-Known = namedtuple("Known", "flag classes checkpoint")
-KNOWN = {CIFAR: Known("cifar10", CLASSES, "cifar_net.pth"),
-         "MNIST": Known("mnist", tuple(DIGITS.split()), "mnist_net.pth"),
-         "Fashion-MNIST": Known("fashion", tuple(FashionMNIST.classes), "fashion_net.pth"),
-         STRIPES: Known("stripes", ANGLES, "stripes_net.pth")}
-NAMES = {known.flag: name for name, known in KNOWN.items()}
-GREY = {"mnist": MNIST, "fashion": FashionMNIST}  # torchvision's
+Dataset = namedtuple("Dataset", "name classes checkpoint source")
+DATASETS = {"cifar10": Dataset("CIFAR-10", CLASSES, "cifar_net.pth", CIFAR10),
+            "mnist": Dataset("MNIST", tuple(DIGITS.split()), "mnist_net.pth", MNIST),
+            "fashion": Dataset("Fashion-MNIST", tuple(FashionMNIST.classes), "fashion_net.pth",
+                               FashionMNIST),
+            "stripes": Dataset("STRIPES (not CIFAR-10)", ANGLES, "stripes_net.pth", None)}
+WITH_MIRROR = " (with the mirror image)"  # stands beside each result of --mirror
+GUESSING = 'about guessing: see "If it does not learn" in README.md.'
+
+# The two grey datasets have files of the same names: the MD5 of their images and labels tells
+# which they are, (training set, test set).
+GREY_MD5 = {"mnist": ("365dab9bac26085dc69f1022fe166e2f", "a9c5e64a683c5dd2f6a9bf7c61b53e6f"),
+            "fashion": ("819d6ae9214abbc30bd601cb4ad304c0", "2bdc83e1b78e813df8547ccd14b70d8f")}
 
 
-def load_grey(train, dataset, root):
+def grey(train, dataset, root):
     """MNIST or Fashion-MNIST as stripes() returns them: from (28, 28), padded to (3, 32, 32)."""
-    root = os.path.abspath(os.path.expanduser(root))
+    name, _, _, source = DATASETS[dataset]
     try:
         with time_limit():
-            grey = GREY[dataset](root, train=train, download=True)
-        if len(grey.data) != len(grey.targets) or grey.targets.max() > 9:
-            raise ValueError("its images and labels are not of one set")
-    except (OSError, http.client.HTTPException, EOFError, zlib.error,         # the download
-            RuntimeError, ValueError, LookupError, AssertionError, TypeError) as error:  # the files
-        cause = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
-        raise UserError(f"{NAMES[dataset]} can't be had ({cause}). Try again later, or put its four files into "
-                        f"{os.path.join(root, GREY[dataset].__name__, 'raw')}; delete a damaged one first.")
-    pixels = F.pad(grey.data, (2, 2, 2, 2))                     # (N, 32, 32), with a black border
-    return pixels[:, None].expand(-1, 3, -1, -1), grey.targets  # (N, 3, 32, 32), three equal channels
+            images = source(root, train=train, download=True)
+        pixels, labels = images.data, images.targets
+        content = pixels.numpy().tobytes() + labels.to(torch.uint8).numpy().tobytes()
+        if hashlib.md5(content).hexdigest() != GREY_MD5[dataset][not train]:
+            raise ValueError("images or labels of another set")
+    except Exception as error:  # torchvision has no error of its own for a damaged file
+        names = ", ".join(archive.removesuffix(".gz") for archive, _ in source.resources)
+        folder = os.path.abspath(os.path.join(root, source.__name__, "raw"))
+        raise UserError(f"{name} can't be had ({type(error).__name__}: {error}). Try again later, "
+                        f"or put {names} into {folder}; delete a damaged one first.")
+    pixels = F.pad(pixels, (2, 2, 2, 2))                   # (N, 32, 32), with a black border
+    return pixels[:, None].expand(-1, 3, -1, -1), labels  # (N, 3, 32, 32), three equal channels
+
+
+def refuse_flips(args):
+    """Raise UserError for --augment and --mirror where a mirrored image is of another class."""
+    for flag in ("augment", "mirror"):  # evaluate.py has no --augment
+        if vars(args).get(flag) and args.dataset in ("mnist", "stripes"):
+            raise UserError(f"--{flag} is not for {DATASETS[args.dataset].name}: in the mirror, "
+                            "its images are of another class, or of none. Leave it out.")
 
 
 # ==== Plumbing ====================================================================================
@@ -256,8 +258,6 @@ def load_grey(train, dataset, root):
 class UserError(Exception):
     """An error that the user can fix, as a sentence: script() prints it in place of a traceback."""
 
-
-# ---- Getting the files ----
 
 # The same archive, byte for byte (its MD5 is checked), at three addresses: copies first. The
 # official host, last, has been slow since June 2026: one user waited 57 minutes
@@ -268,199 +268,132 @@ MIRRORS = (
     CIFAR10.url,
 )
 TIMEOUT = 20  # seconds without a single byte, after which the next address is tried
-FOUND = {}    # (dataset, folder): what load(train=True) found there, the folder or None
 
 
-def find_cifar10(train, dataset, root):
-    """The folder that holds CIFAR-10, downloaded if need be; or None, which stands for stripes."""
-    if dataset not in ("auto", *NAMES):
-        raise UserError(f"dataset is one of auto, {', '.join(NAMES)}, not {dataset!r}.")
-    root = os.path.abspath(os.path.expanduser(root)).removesuffix(os.sep + CIFAR10.base_folder)
-    if not train and (dataset, root) in FOUND:
-        return FOUND[dataset, root]
-    there = dataset != "stripes" and download(root, may_fail=dataset == "auto")
-    if train:
-        FOUND[dataset, root] = root if there else None
-    if not there:
-        print("*" * 72 + "\n"
-              "***  STRIPES: a synthetic dataset, drawn by data.py. NOT CIFAR-10: no ***\n"
-              "***  result below says anything about CIFAR-10.                      ***\n"
-              + "*" * 72, flush=True)
-    return root if there else None
+def download(root):
+    """Bring CIFAR-10 into the folder root, unless it is there. Returns root, as an absolute path.
 
-
-def download(root, may_fail):
-    """Bring the files of CIFAR-10 into the folder root, if need be. Returns whether they are there.
-
-    Raises UserError if root can't be used, or if no address sends them. may_fail=True: returns
-    False then; but not if files are there already, and one is damaged.
+    Raises UserError if it is not there, whole, and no address sends it.
     """
-    archive, folder = os.path.join(root, CIFAR10.filename), os.path.join(root, CIFAR10.base_folder)
-    meta = CIFAR10.meta["filename"], CIFAR10.meta["md5"]
-    md5s = {os.path.join(folder, name): md5 for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list, meta)}
-    unpacked = os.path.isdir(folder)
-    try:
-        if unpacked and not os.access(folder, os.R_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "Permission denied", folder)
-        damaged = [path for path, md5 in md5s.items() if unpacked and not check_integrity(path, md5)]
-        if unpacked and not damaged:
-            return True
-        packed = check_integrity(archive, CIFAR10.tgz_md5)
-        damaged += [archive] if os.path.exists(archive) and not packed else []
-        for path in damaged:
-            print(f"{path} is missing or damaged: its MD5 is not the official one.")
-        os.makedirs(root, exist_ok=True)
-        # A folder of its own for each process: none ever sees another's half-written files.
-        with tempfile.TemporaryDirectory(prefix="unfinished_download_", dir=root) as temporary:
-            if not packed and not download_archive(temporary, archive):
-                problem = f"{damaged[0]} is missing or damaged" if damaged else f"CIFAR-10 is not in {root}"
-                problem += (f", and no address sends it. Try again later, put {CIFAR10.filename} into "
-                            f"{root} by hand, or use --dataset stripes.")
-                if damaged or not may_fail:
-                    raise UserError(problem)
-                print(problem)
-                return False
-            print(f"Unpacking {archive}", flush=True)
-            extract_archive(archive, temporary)
-            os.makedirs(folder, exist_ok=True)
-            for file in os.scandir(os.path.join(temporary, CIFAR10.base_folder)):
-                os.replace(file.path, os.path.join(folder, file.name))
-    except OSError as error:
-        raise UserError(f"{error.filename or root} can't be used: {error.strerror}. "
-                        "Name another folder with --data-dir.")
-    return True
+    root = os.path.abspath(os.path.expanduser(root)).removesuffix(os.sep + CIFAR10.base_folder)
+    for url in ("", *MIRRORS):  # at first without a download
+        try:
+            if url:
+                print(f"CIFAR-10 (170 MB, unless the archive is there) from {url}", flush=True)
+                with time_limit():
+                    download_and_extract_archive(url, root, None, CIFAR10.filename, CIFAR10.tgz_md5)
+            CIFAR10(root, train=False)  # raises RuntimeError if the MD5 of any file is wrong
+            return root
+        except (OSError, http.client.HTTPException, RuntimeError) as error:
+            cause = f"  failed: {type(error).__name__}: {error}"
+            print(cause if url else f"CIFAR-10 is not in {root}, whole.", flush=True)
+    raise UserError(f"no address sends CIFAR-10. Try again later, put {CIFAR10.filename} by hand "
+                    f"into {root}, name another folder with --data-dir, or use --dataset stripes.")
 
 
 @contextlib.contextmanager
 def time_limit():
-    """In its block, a host that is silent for TIMEOUT seconds is an error; torchvision has no limit."""
-    with contextlib.ExitStack() as stack:
-        stack.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())  # as it was
-        socket.setdefaulttimeout(TIMEOUT)
-        yield
-
-
-def download_archive(temporary, archive):
-    """Download the archive by way of the folder temporary. Returns whether an address sent it."""
-    for url in MIRRORS:
-        print(f"Downloading CIFAR-10 (170 MB) from {url}", flush=True)
-        try:
-            with time_limit():
-                download_url(url, temporary, CIFAR10.filename, CIFAR10.tgz_md5)
-            os.replace(os.path.join(temporary, CIFAR10.filename), archive)
-            return True
-        except (OSError, http.client.HTTPException, RuntimeError) as error:
-            print(f"  failed: {type(error).__name__}: {error}", flush=True)
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise  # a full disk: no address could help
-    return False
-
-
-# ---- Writing files, and the command line ----
-
-
-WITH_MIRROR = " (with the mirror image)"  # stands beside each result of --mirror
-LEARNED_NOTHING = ("it learned nothing. The learning rate was too high or too low, or the activation "
-                   "function or the loss function does not suit.")
-
-
-def checkpoint_name(named, name):
-    """The checkpoint for the dataset of this name: named, or if that is None, the default.
-
-    Raises UserError if named is the default of another dataset: cifar_net.pth, for stripes.
-    """
-    for other, known in KNOWN.items():
-        like_default = rf"(validation_)?{known.checkpoint.removesuffix('.pth')}(_seed\d+)?\.pth"
-        if named and other != name and re.fullmatch(like_default, os.path.basename(named), re.IGNORECASE):
-            raise UserError(f"{named} is the name of a network for {other}, and this is {name}: "
-                            f"add --dataset {known.flag}, or name another file.")
-    return named or KNOWN[name].checkpoint
-
-
-def refuse_special_file(path):
-    """Raise UserError if path is there and is no file: reading a device may never end."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"{path} is a folder or a device, not a file. Name a file.")
-
-
-def write_whole(path, content, trial=False):
-    """Write the bytes content to the file path, atomically: whole or not at all. Follows a link.
-
-    trial=True leaves path alone: it finds out, before the work, whether path can be written.
-    Raises UserError if path can't be written, or is there and no plain, writable file.
-    """
-    real = os.path.realpath(path)
-    part = f"{real}.{os.getpid()}.part"
+    """In its block, TIMEOUT seconds without a byte are an error. (torchvision waits for ever.)"""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
     try:
-        writable = os.path.isfile(real) and os.access(real, os.W_OK) and os.stat(real).st_mode & 0o200
-        if os.path.exists(real) and not writable:
-            raise OSError(0, "it is a folder, a device or write-protected")
-        with open(part, "wb") as file:
-            file.write(content)
-        if not trial:
-            os.replace(part, real)
-    except OSError as error:
-        raise UserError(f"{path} can't be written: {error.strerror}. Choose another name or folder.")
+        yield
     finally:
-        if os.path.exists(part):
-            os.remove(part)
+        socket.setdefaulttimeout(before)
+
+
+def find_dataset(args):
+    """What --dataset says; for auto "cifar10", or "stripes" if CIFAR-10 can't be had."""
+    dataset = "cifar10" if args.dataset == "auto" else args.dataset
+    there = os.path.isdir(os.path.join(args.data_dir, CIFAR10.base_folder))
+    if args.dataset == "auto" and not there:  # what is there, and damaged, is for load() to mend
+        try:
+            download(args.data_dir)
+        except UserError as error:
+            print(error)
+            dataset = "stripes"
+    if dataset == "stripes":
+        print("*" * 72 + "\n"
+              "***  STRIPES: a synthetic dataset, drawn by data.py. NOT CIFAR-10: no ***\n"
+              "***  result below says anything about CIFAR-10.                      ***\n"
+              + "*" * 72, flush=True)
+    return dataset
+
+
+def checkpoint_name(args):
+    """The checkpoint: --checkpoint, or the dataset's default.
+
+    Raises UserError if --checkpoint is empty, as of a shell variable that is not set, or the
+    default of another dataset: cifar_net.pth, for stripes.
+    """
+    if args.checkpoint == "":
+        raise UserError("the name after --checkpoint is empty: name a file, or leave the flag out.")
+    for flag, other in DATASETS.items():
+        stem = other.checkpoint.removesuffix(".pth")
+        like_default = rf"(validation_)?{stem}(_seed\d+)?(\.pth?)?"
+        named = os.path.basename(args.checkpoint or "")
+        if flag != args.dataset and re.fullmatch(like_default, named, re.IGNORECASE):
+            raise UserError(f"{args.checkpoint} is the name of a network for {other.name}. Name "
+                            f"another file, or add --dataset {flag}.")
+    return args.checkpoint or DATASETS[args.dataset].checkpoint
+
+
+def check_writable(path):
+    """Raise UserError if the file path can't be written: found out before the work, not after."""
+    there = os.path.exists(path)
+    try:
+        open(path, "ab").close()
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror}. Name another file or folder.")
+    if not there:
+        os.remove(path)
 
 
 def save_png(image, path=None):
     """Write a PIL image to the file path, if one is named. Returns the image."""
     if path:
-        file = io.BytesIO()
-        image.save(file, "PNG")
-        write_whole(path, file.getvalue())
+        image.save(path)
     return image
 
 
-def add_arguments(parser):
-    """The flags that data.py, train.py and evaluate.py share."""
-    parser.add_argument("--dataset", choices=("auto", *NAMES), default="auto",
-                        help="auto: cifar10 if it can be had, else stripes")
-    parser.add_argument("--data-dir", type=file_name, default="data", help="folder of the datasets")
-
-
-def file_name(text):
-    """For argparse: the name of a file. One that begins with - gets ./ in front: it is no flag."""
-    if not text:
-        raise argparse.ArgumentTypeError("the name is empty: name a file, or leave the flag out")
-    return os.path.join(".", text) if text.startswith("-") else text
-
-
-def device(name):
-    """For argparse: name, "cpu", "cuda" or "mps", if there is such a device here."""
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not here.get(name):
-        raise argparse.ArgumentTypeError(f"there is no {name} device here: leave --device out")
-    return name
+def command_line(description, network=False):
+    """A parser with the flags that the scripts share; network: also those for one."""
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--dataset", choices=("auto", *DATASETS), default="auto",
+        help="auto: cifar10 if it can be had, else stripes")
+    add("--data-dir", default="data", help="folder of the datasets")
+    if network:
+        add("--checkpoint", metavar="FILE",
+            help="for the network; if not given, cifar_net.pth, mnist_net.pth, ...")
+        add("--mirror", action="store_true",
+            help="test each image in the mirror too (not mnist, not stripes)")
+        here = {"cpu": True, "cuda": torch.cuda.is_available(),
+                "mps": torch.backends.mps.is_available()}
+        add("--device", choices=[name for name in here if here[name]], default="cpu",
+            help="where to compute; here are just these")
+    return parser
 
 
 def script(main, stopped=""):
     """Run main() as a command. A UserError is one sentence; a bug shows as Python shows it."""
-    if hasattr(sys.stdout, "reconfigure"):
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has none
         # For a console without Korean letters; and each line is to be seen at once, in a file too.
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
-        if [int(part) for part in PIL.__version__.split(".")[:2]] < [10, 1]:
-            raise UserError(f"Pillow {PIL.__version__} is too old: pip install --upgrade pillow")
         main(sys.argv[1:])
-        sys.stdout.flush()
     except UserError as error:
         sys.exit(f"{os.path.basename(sys.argv[0])}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"\nStopped by Ctrl-C. {stopped}".rstrip())
-    except BrokenPipeError:  # in `python train.py | head`, head has seen enough and is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 def main(argv=()):
-    parser = argparse.ArgumentParser(prog="data.py", description="Look at a mini-batch of four images.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add_arguments(parser)
-    run(parser.parse_args(argv))
+    args = command_line("Look at a mini-batch of four images.").parse_args(argv)
+    check_writable("samples.png")
+    args.dataset = find_dataset(args)
+    run(args)
 
 
 if __name__ == "__main__":

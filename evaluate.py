@@ -24,12 +24,9 @@ own:
 
     python evaluate.py --image cat.jpg
 """
-import argparse
-import contextlib
 import math
 import os
 import pickle
-import struct
 import textwrap
 
 import torch
@@ -37,8 +34,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageOps
 from torch import nn
 from torch.utils.data import DataLoader
-from torchvision.transforms.functional import center_crop, resize
-from torchvision.utils import make_grid
+from torchvision.transforms.functional import center_crop, pil_to_tensor, resize, to_pil_image
 
 import data
 from lenet5 import LeNet5, trace
@@ -47,8 +43,10 @@ from lenet5 import LeNet5, trace
 def load_checkpoint(path, device="cpu"):
     """A LeNet5 with the parameters saved in path. Raises UserError if path holds none."""
     net = LeNet5()
-    with explained(path, net):  # what can be wrong with a file
+    try:
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FILE_ERRORS as error:
+        raise data.UserError(f"{path} {problem(path, error)}")
     return net.to(device).eval()
 
 
@@ -76,14 +74,12 @@ def run(args):
     """The tutorial's chapter 5, top to bottom, and then what we add to it."""
     testset = data.load(train=False, dataset=args.dataset, root=args.data_dir)
     testloader = DataLoader(testset, batch_size=250, shuffle=False)
-    name, classes = testset.name, testset.classes
-    data.refuse_flips(args, name)
-    checkpoint = data.checkpoint_name(args.checkpoint, name)
-    net = load_checkpoint(checkpoint, args.device)
-    name += data.WITH_MIRROR if args.mirror else ""  # the name stands beside each result
+    net, classes = load_checkpoint(args.checkpoint, args.device), testset.classes
+    name = testset.name + (data.WITH_MIRROR if args.mirror else "")  # stands beside each result
 
-    print(f"{checkpoint} on the test set of {name}, {len(testset):,} images")
+    print(f"{args.checkpoint} on the test set of {name}, {len(testset):,} images")
     outputs, labels = predict(Mirrored(net) if args.mirror else net, testloader, args.device)
+    check_outputs(args, outputs)
     values, predicted = torch.max(outputs, 1)  # of each row: the greatest logit, and its place
     wide = max(7, *map(len, classes))
     print("\nthe first four")
@@ -103,8 +99,7 @@ def run(args):
     print_confusions(matrix, classes)
     draw_all(net, testset, outputs, matrix, name)
     if percent < 15:
-        others = f" Or it learned other images than those of {testset.name}." if args.checkpoint else ""
-        print(f"\nThis is about guessing: {data.LEARNED_NOTHING}{others}")
+        print(f"\n{percent:.1f} % is {data.GUESSING}")
 
 
 # ==== Beyond the tutorial =========================================================================
@@ -149,16 +144,16 @@ def most_confused(matrix, n=3):
 
 def print_confusions(matrix, classes):
     """The confusion matrix, and the pairs of classes most often taken for each other."""
-    wide = max(7, *map(len, classes))
-    print("\nconfusion matrix: a row for what the images are, a column for what the network says")
-    print(" " * (wide + 2) + " ".join(f"{label:>{wide}}" for label in classes))
+    wide = max(len(str(matrix.max().item())), *map(len, classes))
+    print("\nconfusion matrix: what an image is (row), what the network says (column)")
+    print(" " * (wide + 3) + " ".join(f"{label:>{wide}}" for label in classes))
     for k in range(len(classes)):
-        print(f"  {classes[k]:>{wide}}" + " ".join(f"{count:{wide}d}" for count in matrix[k]))
+        print(f"  {classes[k]:>{wide}} " + " ".join(f"{count:{wide}d}" for count in matrix[k]))
     print("\nmost often taken for each other")
     for a, b in most_confused(matrix):
         one, other = classes[a], classes[b]
         print(f"  {one} and {other}: {matrix[a, b] + matrix[b, a]} times "
-              f"({matrix[a, b]} times {other} for {one}, {matrix[b, a]} times {one} for {other})")
+              f"({other} for {one} {matrix[a, b]}, {one} for {other} {matrix[b, a]})")
 
 
 # ---- Photos of your own ----
@@ -166,47 +161,84 @@ def print_confusions(matrix, classes):
 
 def classify(args):
     """What --image does: the three most probable classes of each photo, and images.png."""
-    if os.path.realpath("images.png") in map(os.path.realpath, args.image):
-        raise data.UserError("images.png is where the drawing goes: give the photo another name.")
-    name = data.CIFAR if args.dataset == "auto" else data.NAMES[args.dataset]
-    classes, looks = data.KNOWN[name].classes, data.WITH_MIRROR if args.mirror else ""
-    data.refuse_flips(args, name)
-    checkpoint = data.checkpoint_name(args.checkpoint, name)
-    net = load_checkpoint(checkpoint, args.device)
-    images = torch.stack([read_image(path) for path in args.image])
+    name, classes, checkpoint, _ = data.DATASETS[args.dataset]
+    looks = data.WITH_MIRROR if args.mirror else ""
+    net = load_checkpoint(args.checkpoint, args.device)
+    images = torch.stack([read_image(path, args.dataset) for path in args.image])
     one_batch = [(images, torch.zeros(len(images)))]  # the true classes are not known
     outputs, _ = predict(Mirrored(net) if args.mirror else net, one_batch, args.device)
+    check_outputs(args, outputs)
     probabilities = F.softmax(outputs, 1)             # they add up to 1
-    print(f"{checkpoint}{looks} knows the ten classes of {name} and nothing else: "
-          "whatever an image shows, it gets one of the ten.")
+    if args.assumed:
+        print(f"{args.checkpoint}{looks} may have learned other classes: these are {name}'s, since "
+              "there is no --dataset.")
+    else:
+        print(f"{args.checkpoint}{looks} knows the ten classes of {name} and nothing else: "
+              "whatever an image shows, it gets one of the ten.")
     tiles = []
     for path, image, row in zip(args.image, images, probabilities):
         answers = [f"{classes[k]} {100 * row[k]:.1f} %" for k in row.argsort(descending=True)]
-        print(f"  {path}:", ", ".join(answers[:3]))
+        print(f"  {ascii(path)[1:-1]}:", ", ".join(answers[:3]))
         tiles.append((data.imshow(image), "black", answers))
     draw_sheet([(f"what the network saw, and its ten probabilities{looks}", tiles)], "images.png")
     print("images.png shows what the network saw, 32x32 pixels, and the ten probabilities")
 
 
-def read_image(path):
-    """A photo as the network wants it: its middle square, shrunk, (3, 32, 32) in [-1, 1].
+def read_image(path, dataset="cifar10"):
+    """A photo as a network of this dataset wants it, (3, 32, 32) in [-1, 1]: its middle square,
+    shrunk; for MNIST and Fashion-MNIST, what like_grey() makes of it.
 
     Raises UserError if path holds no image, a damaged one, or one of more pixels than Pillow takes.
     """
-    data.refuse_special_file(path)
     try:
         with Image.open(path, formats=FORMATS) as image:  # of an animation, the first frame
             image = ImageOps.exif_transpose(image)        # cameras note which side is up
     except Exception as error:
-        raise data.UserError(f"{path} can't be read as an image of {', '.join(FORMATS)} "
+        raise data.UserError(f"{path!r} can't be read as an image of {', '.join(FORMATS)} "
                              f"({type(error).__name__}: {error}).")
     if image.mode.startswith("I"):  # grey values of 16 bits, 0 to 65535
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if "A" in image.getbands() or "transparency" in image.info:  # what is clear becomes white
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if dataset in ("mnist", "fashion"):
+        image = like_grey(image.convert("L"), dataset, path)
     image = resize(center_crop(image.convert("RGB"), min(image.size)), [32, 32])
     return data.transform(image).as_subclass(torch.Tensor)  # the same Compose as the test set's
+
+
+def like_grey(image, dataset, path):
+    """A grey photo as the images of MNIST or Fashion-MNIST are: bright on black, 28x28, padded.
+
+    If the border of the photo is bright, its negative is taken. A digit is 20 pixels long, and its
+    centre of mass lies in the middle; of clothes the whole photo is shrunk. A file of 28x28 with a
+    dark border stays as it is. Raises UserError if there is nothing on the photo.
+    """
+    pixels = pil_to_tensor(image)[0].float()  # (H, W), 0 to 255
+    border = torch.cat([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).median()
+    low, high = pixels.min(), pixels.max()
+    if high - low < 20:
+        raise data.UserError(f"{path!r} shows nothing: its greys are {low:.0f} to {high:.0f}.")
+    negative = high - border < border - low
+    if image.size == (28, 28) and not negative:
+        return ImageOps.expand(image, 2)
+    if dataset == "fashion":
+        image = ImageOps.autocontrast(ImageOps.invert(image) if negative else image)
+        return ImageOps.expand(ImageOps.pad(image, (28, 28)), 2)
+
+    # Light on paper is seldom even: at a pixel, the paper is about as bright as the brightest pixel
+    # of its row, times that of its column, over that of all. Ink is darker than that.
+    paper = pixels.amax(1, keepdim=True) * pixels.amax(0, keepdim=True) / high
+    pixels = 1 - pixels / paper.clamp(min=1) if negative else pixels - low
+    pixels = pixels / pixels.max()                      # 0 to 1
+    rows, columns = (pixels > 0.5).nonzero().unbind(1)  # where the ink is
+    digit = pixels[rows.min():rows.max() + 1, columns.min():columns.max() + 1]
+    digit = ImageOps.contain(to_pil_image(digit), (20, 20))
+    mass = pil_to_tensor(digit)[0].float()
+    y, x = (mass.sum(1 - k) @ torch.arange(0.5, mass.shape[k]) / mass.sum() for k in (0, 1))
+    padded = Image.new("L", (32, 32))
+    padded.paste(digit, (round(16 - x.item()), round(16 - y.item())))
+    return padded
 
 
 # ---- Drawings ----
@@ -216,26 +248,26 @@ def draw_all(net, testset, outputs, matrix, name):
     """The pictures of python evaluate.py, under the name of the dataset."""
     classes, (images, labels) = testset.classes, testset[:]
     first = [tile(testset, outputs, k) for k in range(min(32, len(labels)))]
-    heading = f"{name}: {accuracy(outputs, labels):.1f} % right, the first 32 here"
+    right = [color for _, color, _ in first].count("green")
+    heading = f"{name}: {accuracy(outputs, labels):.1f} % right; of these {len(first)} images {right}"
     draw_sheet([(heading, first)], "predictions.png")
     mistakes = []
     for a, b in most_confused(matrix):
         tiles = [tile(testset, outputs, k) for k in most_confident_mistakes(outputs, labels, a, b)]
-        mistakes.append((f"{name}: {classes[a]} and {classes[b]}, the most confident mistakes", tiles))
+        heading = f"{name}: {classes[a]} and {classes[b]}, the most confident mistakes"
+        mistakes.append((heading, tiles))
     draw_sheet(mistakes, "mistakes.png")
     draw_confusion(matrix, classes, name, "confusion.png")
     image = images[0].to(next(net.parameters()).device)
     draw_feature_maps(net, image, "feature_maps.png")
-    print("\npredictions.png shows the first 32 test images, mistakes.png the most confident mistakes,")
-    print("confusion.png the matrix in percent, feature_maps.png the first image in each layer,")
-    rows, conv = trace(net, image[None]), getattr(net, "conv1", None)
-    as_in_lenet5 = [row.name for row in rows[1:3]] == ["conv1", "relu"] and isinstance(conv, nn.Conv2d)
-    if as_in_lenet5 and conv.groups == 1 and rows[1].size == f"(32 - {len(conv.weight[0, 0])}) + 1 = {rows[1].shape[2]}":
+    print("\ndrawn: predictions.png, mistakes.png, confusion.png, feature_maps.png")
+    _, conv, relu, *_ = trace(net, image[None])
+    if (conv.name, relu.name) == ("conv1", "relu") and conv.size.startswith("(32 - "):
         draw_filters(net, "filters.png")
-        draw_convolution(conv, image, "convolution.png")
-        print("filters.png the kernels of conv1, convolution.png one of them at work, with its numbers.")
+        draw_convolution(net.conv1, image, "convolution.png")
+        print("       filters.png, convolution.png")
     else:
-        print("but no filters.png and convolution.png: they are for a conv1 as in LeNet-5, and its ReLU.")
+        print("not filters.png, convolution.png: conv1 and its ReLU are not as in LeNet-5")
 
 
 def draw_curve(history, title, path=None, split="test"):
@@ -250,8 +282,7 @@ def draw_curve(history, title, path=None, split="test"):
     train_loss, train_accuracy, test_loss, test_accuracy = zip(*history)
     accuracies = {"training": (epochs, train_accuracy), split: (epochs, test_accuracy)}
     losses = {"training": (epochs, train_loss), split: (epochs, test_loss)}
-    highest = max(2.5, *filter(math.isfinite, train_loss + test_loss))
-    panels = [("accuracy, %", "epoch", (0, 100), accuracies), ("loss", "epoch", (0, highest), losses)]
+    panels = [("accuracy, %", "epoch", None, accuracies), ("loss", "epoch", None, losses)]
     return plot(panels, title, path)
 
 
@@ -262,18 +293,21 @@ def plot(panels, title, path=None):
     """Draw lines over x, in panels side by side. Returns a PIL image; path, if given, is written.
 
     panels: [(name of y, name of x, (lowest y, highest y), {name of a line: (xs, ys), ...}), ...].
+    None in place of the lowest and highest y takes them from the lines. What lies beyond them is
+    drawn at the edge.
     """
     head = 76 + 40 * title.count("\n")
-    top = head + 48 + 36 * max(len(lines) for *_, lines in panels)      # below the names of the lines
+    top = head + 48 + 36 * max(len(lines) for *_, lines in panels)      # below the lines' names
     sheet = Image.new("RGB", (1000 * len(panels), top + 680), "white")  # halved at the end: smooth
     draw = ImageDraw.Draw(sheet)
     draw.text((120, 16), title, "black", font_size=32)
-    for n, (y_name, x_name, (lowest, highest), lines) in enumerate(panels):
+    for n, (y_name, x_name, limits, lines) in enumerate(panels):
         left = 120 + 1000 * n
+        lowest, highest = limits or limits_of(y_name, lines)
         every_x = sorted({x for xs, _ in lines.values() for x in xs})
         width = max(every_x) - min(every_x) or 1
         column = lambda x: left + 800 * (x - min(every_x)) / width
-        row = lambda y: top + 580 - 580 * (y - lowest) / (highest - lowest)
+        row = lambda y: top + 580 * (highest - min(max(y, lowest), highest)) / (highest - lowest)
         draw.text((left, head), y_name, "black", font_size=32)
         draw.text((left + 400, top + 636), x_name, "black", font_size=28, anchor="mt")
         for y in (lowest + (highest - lowest) * step / 10 for step in range(11)):
@@ -286,10 +320,20 @@ def plot(panels, title, path=None):
             color = COLORS[k % len(COLORS)]  # after the last one, from the first again
             draw.text((left, head + 40 + 36 * k), name, color, font_size=32)
             draw.line(points, color, width=4, joint="curve")
-            dots = points if len(points) <= 30 else []
-            for x, y in dots:
+            for x, y in points if len(points) <= 30 else []:
                 draw.ellipse((x - 7, y - 7, x + 7, y + 7), color)
     return data.save_png(ImageOps.scale(sheet, 0.5, Image.Resampling.LANCZOS), path)
+
+
+def limits_of(y_name, lines):
+    """The lowest and highest y for these lines: tens for an accuracy, otherwise from 0 on."""
+    ys = [y for _, ys in lines.values() for y in ys if math.isfinite(y)] or [0]
+    lowest, highest = min(ys), max(ys)
+    if "accuracy" not in y_name:
+        lowest = min(lowest, 0)
+    step = 10 if "accuracy" in y_name else 10 ** math.floor(math.log10(highest - lowest or 1))
+    lowest, highest = step * math.floor(lowest / step), step * math.ceil(highest / step)
+    return lowest, max(highest, lowest + step)
 
 
 def tile(dataset, outputs, k):
@@ -302,7 +346,7 @@ def tile(dataset, outputs, k):
 
 
 def most_confident_mistakes(outputs, labels, a, b, n=8):
-    """The places of the n images of classes a and b that are most surely taken for the other one."""
+    """The places of the n images of classes a and b most surely taken for the other of the two."""
     probabilities, predicted = torch.max(F.softmax(outputs, 1), 1)
     wrong = ((labels == a) & (predicted == b)) | ((labels == b) & (predicted == a))
     return sorted(wrong.nonzero().flatten().tolist(), key=lambda k: -probabilities[k])[:n]
@@ -333,33 +377,42 @@ def draw_sheet(groups, path=None):
 
 
 def draw_confusion(matrix, classes, name, path=None):
-    """The confusion matrix as a heat map: percent of each row, darker for more. Returns a PIL image."""
+    """The confusion matrix as a heat map: percent of each row. Returns a PIL image.
+
+    The most frequent mistake is as dark as the right answers, on the diagonal: what counts here are
+    the mistakes, and these are few beside the right answers.
+    """
     percents = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
-    width, height = max(740, 140 + 84 * len(classes)), 90 + 50 * len(classes)
+    darkest = max(1, *(percents - percents.diag().diag()).flatten().tolist())
+    width, height = max(740, 140 + 84 * len(classes)), 116 + 50 * len(classes)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    heading = f"{name}: a row for what the images are, a column for what the network says, in percent"
+    heading = f"{name}: percent of each row\nrow: what the image is, column: what the network says"
     draw.text((8, 8), heading, "black", font_size=18)
     for i in range(len(classes)):
-        draw.text((130, 105 + 50 * i), classes[i], "black", font_size=16, anchor="rm")
-        draw.text((182 + 84 * i, 64), classes[i], "black", font_size=14, anchor="mm")
+        draw.text((130, 131 + 50 * i), classes[i], "black", font_size=16, anchor="rm")
+        draw.text((182 + 84 * i, 90), classes[i], "black", font_size=14, anchor="mm")
         for j in range(len(classes)):
-            x, y, percent = 140 + 84 * j, 80 + 50 * i, percents[i, j].item()
-            shade, ink = round(255 - 2 * percent), "white" if percent > 50 else "black"
-            draw.rectangle((x, y, x + 82, y + 48), (shade, shade, 255))
+            x, y, percent = 140 + 84 * j, 106 + 50 * i, percents[i, j].item()
+            shade = round(255 - 200 * min(1, percent / darkest))
+            draw.rectangle((x, y, x + 82, y + 48), (shade, shade, 255 if i != j else shade))
+            ink = "white" if shade < 140 else "black"
             draw.text((x + 41, y + 24), f"{percent:.1f}", ink, font_size=18, anchor="mm")
     return data.save_png(sheet, path)
 
 
 def draw_filters(net, path=None):
-    """The six kernels (filters) of conv1 as 5x5 colour images; in each, mid grey is 0.
+    """The kernels (filters) of conv1 as colour images; in each, mid grey is 0. Returns a PIL image.
 
     Of patches of equal length (the square root of the sum of squares), a kernel responds most to
-    the one that looks like itself: bright where it is bright, red where it is red.
+    the one that looks like itself: bright where it is bright, red where it is red. (After training
+    on grey images only the sum of a kernel's three colours means anything.)
     """
-    weight = net.conv1.weight.detach().cpu()                          # (6, 3, 5, 5)
-    weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True)
-    return data.imshow(make_grid(weight, nrow=6, padding=1, pad_value=1), path, scale=24)
+    weight = net.conv1.weight.detach().cpu()                            # (6, 3, 5, 5)
+    weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-9)
+    tiles = [(data.imshow(kernel, scale=24), "white", ("", f"kernel {k}"))
+             for k, kernel in enumerate(weight)]
+    return draw_sheet([("the kernels of conv1", tiles)], path)
 
 
 def draw_convolution(conv, image, path=None):
@@ -378,31 +431,36 @@ def draw_convolution(conv, image, path=None):
     products = patch * weight[k]
 
     side, high = 50 * K, 32 * K + 40  # of a square of numbers, and of its row
-    sheet = Image.new("RGB", (3 * side + 220, 3 * high + 230), "white")
+    sheet = Image.new("RGB", (3 * side + 220, 3 * high + 250), "white")
     draw = ImageDraw.Draw(sheet)
     squares = ("image", patch), ("x kernel", weight[k]), ("= products", products)
     for c, color in enumerate(("red", "green", "blue")):
         for n, (name, numbers) in enumerate(squares):
             x, y = 10 + n * (side + 40), 34 + c * high
             draw.text((x, y - 26), f"{name}, {color}", color, font_size=18)
-            shades = 255 - (100 * numbers.abs() / numbers.abs().max().clamp(min=1e-9)).round().int()
+            shades = 255 - (150 * numbers.abs() / numbers.abs().max().clamp(min=1e-9)).round().int()
             for u in range(K):
                 for v in range(K):
-                    left, top, shade = x + 50 * v, y + 32 * u, shades[c, u, v].item()
-                    draw.rectangle((left, top, left + 48, top + 30), (shade, shade, shade))
-                    number = f"{numbers[c, u, v]:.2f}"
+                    left, top, pale = x + 50 * v, y + 32 * u, shades[c, u, v].item()
+                    fill = 255, (255 + pale) // 2, pale  # orange: above 0; reversed, blue: below
+                    fill = fill if numbers[c, u, v] > 0 else fill[::-1]
+                    draw.rectangle((left, top, left + 48, top + 30), fill)
+                    number = f"{numbers[c, u, v]:.2f}".replace("-0.00", "0.00")
                     draw.text((left + 24, top + 15), number, "black", font_size=15, anchor="mm")
         total = f"sum {products[c].sum():.3f}"
         draw.text((x + side + 10, y + 16 * K), total, color, font_size=18, anchor="lm")
 
-    y = 3 * high + 20
+    y = 3 * high + 40
     sums = " + ".join(f"({total:.3f})" for total in (*products.sum((1, 2)), bias[k]))
-    for line, text in enumerate((f"three sums and the bias: {sums} = {maps[k, i, j]:.3f}",
-                                 f"ReLU: max(0, {maps[k, i, j]:.3f}) = {maps[k, i, j].relu():.3f}",
-                                 f"in row {i}, column {j} of feature map {k}")):
-        draw.text((222, y + 30 + 40 * line), text, "black", font_size=18)
+    for line, text in enumerate((f"three sums and the bias: {sums} = {maps[k, i, j]:.2f}, rounded",
+                                 f"ReLU: max(0, {maps[k, i, j]:.2f}) = {maps[k, i, j].relu():.2f}",
+                                 f"in row {i}, column {j} of feature map {k}",
+                                 "orange: above 0, blue: below")):
+        draw.text((222, y + 20 + 40 * line), text, "black", font_size=18)
     relu = maps[k:k + 1].relu() / maps.max().clamp(min=1e-9) * 2 - 1  # (1, H, W), in [-1, 1]
-    for x, picture, size in ((10, image, K), (sheet.width - 192, relu, 1)):
+    for x, name, picture, size in ((10, "the image", image, K),
+                                   (sheet.width - 192, f"feature map {k}", relu, 1)):
+        draw.text((x, y - 24), name, "black", font_size=16)
         sheet.paste(data.imshow(picture, scale=6), (x, y))
         left, top, frame = x + 6 * j, y + 6 * i, 6 * size + 1
         draw.rectangle((left - 2, top - 2, left + frame, top + frame), outline="red", width=2)
@@ -431,65 +489,58 @@ def draw_feature_maps(net, image, path=None):
 # Kinds of photos. All hold pixels: Pillow would start another program to draw an EPS file.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 
-
-# What torch.load() and load_state_dict() raise, if the file is damaged, or none of theirs.
-FILE_ERRORS = (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError,
-               AssertionError, TypeError, struct.error)
-
-
-@contextlib.contextmanager
-def explained(path, net):
-    """Makes a sentence (UserError) of what its block raises while it loads the file path into net.
-
-    A checkpoint is a zip archive with a pickle in it, and a pickle can name any function for
-    Python to call while it is read: a network from a stranger could delete your files.
-    weights_only=True reads tensors and plain containers, and refuses the rest. Up to PyTorch 2.5
-    a file can get round that and run code all the same (CVE-2025-32434), up to 2.9 it can damage
-    memory and perhaps run code (CVE-2026-24747): there, open no file that you do not trust.
-    """
-    data.refuse_special_file(path)
-    try:
-        yield
-    except FILE_ERRORS as error:
-        if error.__traceback__.tb_next.tb_next is None:  # from the block itself, not from PyTorch
-            raise
-        raise data.UserError(f"{path} {problem(path, error)}")
-    if not all(parameter.isfinite().all() for parameter in net.parameters()):
-        raise data.UserError(f"{path} holds numbers that are not finite: its training went wrong.")
+# What torch.load() and load_state_dict() raise if a file is missing, damaged, or none of theirs.
+#
+# A checkpoint is a zip archive with a pickle in it, and a pickle can name any function for Python
+# to call while it is read: a network from a stranger could delete your files. weights_only=True
+# reads tensors and plain containers, and refuses the rest. Up to PyTorch 2.5 a file can get round
+# that and run code all the same (CVE-2025-32434), up to 2.9 it can damage memory and perhaps run
+# code (CVE-2026-24747): there, open no file that you do not trust.
+FILE_ERRORS = (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError,
+               ValueError)
 
 
 def problem(path, error):
     """What is wrong with a checkpoint, if loading it raised this error."""
     if isinstance(error, FileNotFoundError):
-        flags = {known.checkpoint: known.flag for known in data.KNOWN.values()}
+        flags = {known.checkpoint: flag for flag, known in data.DATASETS.items()}
         others = [name for name in flags if os.path.exists(name) and path in flags]
         hints = [f" {name} is there: add --dataset {flags[name]}." for name in others]
         made_by = f"--dataset {flags[path]}" if path in flags else f"--checkpoint {path}"
         return f"is not there. python train.py {made_by} makes one." + "".join(hints)
     if isinstance(error, OSError) and error.filename:
         return f"can't be read: {error.strerror}."
-    text = str(error)
-    if "state_dict" in text:  # below its first line, PyTorch lists the keys that differ
-        differences = [textwrap.shorten(line, 150) for line in text.splitlines()[1:3]] or [text]
-        return f"holds another network than this LeNet5 ({' '.join(differences)})."
-    text = text.rpartition("WeightsUnpickler error: ")[2].partition(" by default")[0].strip()
-    cause = f"{type(error).__name__}: {textwrap.shorten(text.partition(chr(10))[0], 120)}".removesuffix(": ")
-    return (f"is damaged, or holds more than numbers, which could run code ({cause}). "
+    lines = [ascii(textwrap.shorten(line, 150))[1:-1] for line in str(error).splitlines()]
+    if "state_dict" in str(error):  # below its first line, PyTorch lists the keys that differ
+        return f"has other names or shapes than this LeNet5: {' '.join(lines[1:3] or lines)}"
+    return ("is damaged, or holds more than numbers, which could run code "
+            f"({type(error).__name__}: {' '.join(lines[:1])}). "
             "Of your own network, save net.state_dict().")
 
 
+def check_outputs(args, outputs):
+    """Raise UserError if the network has another number of outputs than the dataset has classes."""
+    name, classes, _, _ = data.DATASETS[args.dataset]
+    if outputs.shape[1] != len(classes):
+        raise data.UserError(f"{args.checkpoint} has {outputs.shape[1]} outputs, and {name} has "
+                             f"{len(classes)} classes: they do not belong together.")
+
+
 def main(argv=()):
-    parser = argparse.ArgumentParser(prog="evaluate.py", description="Test a network, or show it photos.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add = parser.add_argument
-    add("--checkpoint", type=data.file_name,
-        help="file that train.py saved; if not given, cifar_net.pth, mnist_net.pth, ...")
-    add("--image", nargs="+", action="extend", type=data.file_name, metavar="FILE",
-        help="photos to classify, in place of the test set")
-    add("--mirror", action="store_true", help="test each image in the mirror too (not mnist, not stripes)")
-    add("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
-    data.add_arguments(parser)
+    parser = data.command_line("Test a network, or show it photos.", network=True)
+    parser.add_argument("--image", nargs="+", action="extend", metavar="FILE",
+                        help="photos to classify, in place of the test set")
     args = parser.parse_args(argv)
+    args.assumed = args.dataset == "auto" and args.checkpoint  # it may have learned another one
+    if args.image:
+        args.dataset = "cifar10" if args.dataset == "auto" else args.dataset
+    else:
+        args.dataset = data.find_dataset(args)
+    data.refuse_flips(args)
+    args.checkpoint = data.checkpoint_name(args)
+    if not os.path.exists(args.checkpoint) and os.path.exists(f"{args.checkpoint}.pth"):
+        args.checkpoint += ".pth"  # as train.py does
+    data.check_writable("images.png" if args.image else "predictions.png")
     classify(args) if args.image else run(args)
 
 

@@ -5,21 +5,23 @@
 sends an image (noise will do) through the network and prints what each layer makes of it, as below;
 then the same network as plain Python loops beside PyTorch's: outputs, loss, gradients and one step.
 
-    layer    size                 output shape     receptive field  parameters  multiply-adds
-    input                         (1, 3, 32, 32)               1x1           0              0
-    conv1    (32 - 5) + 1 = 28    (1, 6, 28, 28)               5x5         456        352,800
-    relu     max(0, x)            (1, 6, 28, 28)               5x5           0              0
-    pool     28 / 2 = 14          (1, 6, 14, 14)               6x6           0              0
-    conv2    (14 - 5) + 1 = 10    (1, 16, 10, 10)            14x14       2,416        240,000
-    relu     max(0, x)            (1, 16, 10, 10)            14x14           0              0
-    pool     10 / 2 = 5           (1, 16, 5, 5)              16x16           0              0
-    flatten  16 * 5 * 5 = 400     (1, 400)                                   0              0
-    fc1      400 -> 120           (1, 120)                              48,120         48,000
-    relu     max(0, x)            (1, 120)                                   0              0
-    fc2      120 -> 84            (1, 84)                               10,164         10,080
-    relu     max(0, x)            (1, 84)                                    0              0
-    fc3      84 -> 10             (1, 10)                                  850            840
-    total                                                               62,006        651,720
+    layer    size               output shape     field  parameters  multiply-adds
+    input                       (1, 3, 32, 32)     1x1           0              0
+    conv1    (32 - 5) + 1 = 28  (1, 6, 28, 28)     5x5         456        352,800
+    relu     max(0, x)          (1, 6, 28, 28)     5x5           0              0
+    pool     28 / 2 = 14        (1, 6, 14, 14)     6x6           0              0
+    conv2    (14 - 5) + 1 = 10  (1, 16, 10, 10)  14x14       2,416        240,000
+    relu     max(0, x)          (1, 16, 10, 10)  14x14           0              0
+    pool     10 / 2 = 5         (1, 16, 5, 5)    16x16           0              0
+    flatten  16 * 5 * 5 = 400   (1, 400)                         0              0
+    fc1      400 -> 120         (1, 120)                    48,120         48,000
+    relu     max(0, x)          (1, 120)                         0              0
+    fc2      120 -> 84          (1, 84)                     10,164         10,080
+    relu     max(0, x)          (1, 84)                          0              0
+    fc3      84 -> 10           (1, 10)                        850            840
+    total                                                   62,006        651,720
+
+(field: the receptive field, the part of the image that one value depends on)
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to
 Document Recognition", Proceedings of the IEEE 86(11), 1998, section II.B. The tutorial's network,
@@ -32,10 +34,6 @@ The paper calls fc1 a convolution, C5: a 5x5 kernel on a 5x5 map is the same as 
 layer.
 """
 import math
-import os
-import re
-import sys
-import time
 from collections import namedtuple
 
 import torch
@@ -49,7 +47,8 @@ class LeNet5(nn.Module):
 
     net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; it returns the
     logits, (N, 10): one score for each class, any real number, of which the highest is the
-    prediction. Images of another size make PyTorch raise RuntimeError; trace() says what to change.
+    prediction. Smaller images, and those of 36 pixels or more, make PyTorch raise RuntimeError in
+    fc1 (33 to 35 pass: pooling drops the rest); trace() shows the shapes on the way.
     """
 
     def __init__(self):
@@ -60,7 +59,7 @@ class LeNet5(nn.Module):
         # matches, at each place.
         # What a layer learns: output channels * (weights that each has + 1 bias).
         self.conv1 = nn.Conv2d(3, 6, 5)        # 6 kernels of 3x5x5      6 * (75 + 1)   =    456
-        self.pool = nn.MaxPool2d(2, 2)         # max pooling: the largest of 2x2, stride 2; no weights
+        self.pool = nn.MaxPool2d(2, 2)         # max pooling: the largest of 2x2, stride 2
         self.conv2 = nn.Conv2d(6, 16, 5)       # 16 kernels of 6x5x5     16 * (150 + 1) =  2,416
         self.fc1 = nn.Linear(16 * 5 * 5, 120)  # fully connected        120 * (400 + 1) = 48,120
         self.fc2 = nn.Linear(120, 84)          #                         84 * (120 + 1) = 10,164
@@ -86,73 +85,45 @@ class LeNet5(nn.Module):
 
 Row = namedtuple("Row", "name size shape receptive_field parameters multiply_adds output")
 
-# The arguments of a call, by name, in their order.
-ARGUMENTS = {"linear": "input weight bias", "conv2d": "input weight bias stride padding dilation groups",
+# The arguments of a function, by name, in their order. (For others, their number is the name.)
+ARGUMENTS = {"linear": "input weight bias",
+             "conv2d": "input weight bias stride padding dilation groups",
              "max_pool2d": "input kernel_size stride padding dilation",
-             "avg_pool2d": "input kernel_size stride padding",
+             "avg_pool2d": "input kernel_size stride padding ceil_mode",
              "batch_norm": "input running_mean running_var weight bias training"}
-# Element-wise functions change each number by itself: the receptive field stays as it is. Their
-# work is not counted: it is small beside that of the layers.
-ELEMENTWISE = ("relu leaky_relu elu gelu silu tanh sigmoid softplus hardtanh dropout dropout2d batch_norm "
-               "add iadd sub mul div").split()
-FLATTENS = ("flatten", "view", "reshape")  # the last two can do other things as well
-FLATTEN = "Write x = torch.flatten(x, 1), or nn.Flatten() in nn.Sequential, and no other flatten or view."
+# Element-wise functions change each number by itself (batch_norm in a test only): the receptive
+# field stays as it is. Their work is not counted: it is small beside that of the layers.
+ELEMENTWISE = "relu leaky_relu elu gelu tanh sigmoid dropout batch_norm add sub mul div".split()
 
 
 class Tracer(TorchFunctionMode):
-    """with Tracer(net, images) as tracer: each call of PyTorch adds a Row to tracer.rows.
+    """with Tracer() as tracer: each call that PyTorch gets is noted in tracer.calls.
 
-    In the block, PyTorch calls __torch_function__() in place of each of its functions.
+    In the block, PyTorch calls __torch_function__() in place of each of its functions. Noted are
+    its name, its arguments by name, {tensor: shape} of those, what it returned, and its shape. (At
+    once: x.squeeze_() would change the shape of x later.)
     """
 
-    def __init__(self, net, images):
+    def __init__(self):
         super().__init__()
-        self.net, self.counted, self.call = net, set(), None
-        self.rows = [Row("input", "", tuple(images.shape), 1, 0, 0, images)]
-        self.field = self.jump = 1  # jump: pixels of the input from one receptive field to the next
+        self.calls, self.failed = [], None
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name, kwargs = function.__name__.strip("_"), kwargs or {}
-        given = {**dict(zip(ARGUMENTS.get(name, "input").split(), args)), **kwargs}
-        self.call = name, self.layer(given) or name.removesuffix("2d").removeprefix("max_"), given
-        returned = function(*args, **kwargs)  # if this fails, trace() finds the call in self.call
+        name = function.__self__.__name__ if name == "get" else name  # an attribute, such as x.T
+        given = {**dict(zip(ARGUMENTS.get(name, "").split() or range(len(args)), args)), **kwargs}
+        # Also what is in a list, as in torch.cat([x, y]).
+        values = sum(([*v] if isinstance(v, (list, tuple)) else [v] for v in given.values()), [])
+        shapes = {value: tuple(value.shape) for value in values if isinstance(value, torch.Tensor)}
+        try:
+            returned = function(*args, **kwargs)
+        except Exception as error:
+            self.failed = error, name, values, shapes
+            raise
         y = returned[0] if isinstance(returned, tuple) and returned else returned
-        y = args[0] if y is None and args else y  # x[:] = 0 returns nothing, and changes x
         if isinstance(y, torch.Tensor):
-            self.add_row(*self.call, (*args, *kwargs.values()), y)
-        self.call = None
+            self.calls.append((name, given, shapes, y, tuple(y.shape)))
         return returned
-
-    def layer(self, given):
-        """The name of the layer whose weight is given to a function; "" if there is none."""
-        weight = given.get("weight")
-        names = [name for name, parameter in self.net.named_parameters() if parameter is weight]
-        if isinstance(weight, nn.Parameter) and not names:
-            return "not registered"  # as in a plain list: it is never trained, and never saved
-        return names[0].rpartition(".")[0] if names else ""
-
-    def add_row(self, function, name, given, values, y):
-        values = sum((list(value) if isinstance(value, (list, tuple)) else [value] for value in values), [])
-        tensors = {value for value in values if isinstance(value, torch.Tensor)}
-        learned = {tensor for tensor in tensors if isinstance(tensor, nn.Parameter)}
-        images, (size, window) = self.rows[0].output, arithmetic(function, given, y)
-        elementwise = function in ELEMENTWISE and not given.get("training")
-        follows = tensors - learned - set(self.net.buffers()) == {self.rows[-1].output}  # the last row
-        if not follows or not (window or elementwise):
-            self.field = None
-        elif window and self.field:
-            self.field += (window[0] - 1) * self.jump  # from the kernel's first pixel to its last
-            self.jump *= window[1]
-        work = 0 if size or function in ELEMENTWISE else None
-        if function in ("conv2d", "linear"):
-            # Each weight is used once for each position of its output map: 28 * 28 times in conv1,
-            # once in a linear layer. Few weights, much work; then many weights, little work.
-            one_row_per_image = images.ndim in (2, 4) and len(y) == len(images)
-            work = y[0].numel() * given["weight"][0].numel() if one_row_per_image else None
-        parameters = sum(parameter.numel() for parameter in learned - self.counted)  # each once
-        self.counted |= learned
-        field = self.field and min(self.field, images.shape[-1])
-        self.rows.append(Row(name, size, tuple(y.shape), field, parameters, work, y))
 
 
 def trace(net, images):
@@ -160,109 +131,125 @@ def trace(net, images):
 
     images: (N, 3, 32, 32). Row.output is the tensor that the call returned, Row.shape its shape,
     Row.size the arithmetic behind it. Row.receptive_field says how many pixels of the input,
-    across, one value of a feature map depends on. Row.multiply_adds counts one image's. The table
-    is made for layers in a row; what it can't know of another network is None. Dropout is off
-    meanwhile, as in a test. If a call fails, the rows before it are printed, and PyTorch's error
-    goes on, with a note on what to change. Raises ValueError for a scripted or compiled network.
+    across, a value in the middle of a feature map depends on. Row.multiply_adds counts one
+    image's. What it can't know of a network is None. Dropout is off meanwhile, as in a test. If a
+    call fails, the rows before it are printed, and the layer that fails with what it gets; this
+    stands under PyTorch's error too, which goes on.
     """
-    modes = {module: module.training for module in net.modules()}
-    if any(isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod") for module in modes):
-        raise ValueError("trace() can't look into a scripted or compiled network: give it the one before.")
-    tracer = Tracer(net.eval(), images)
+    modes, tracer = {module: module.training for module in net.modules()}, Tracer()
     try:
-        if any(map(nn.parameter.is_lazy, net.parameters())):
-            net(images)  # nn.LazyLinear learns its size from its first call
         with torch.no_grad(), tracer:
-            net(images)
-    except (RuntimeError, ValueError) as error:
-        print_trace(tracer.rows, total=False)
-        note = what_to_change(net, tracer.rows, *tracer.call, str(error)) if tracer.call else ""
-        if note:
-            getattr(error, "add_note", print)(note)  # under the error, from Python 3.11 on
+            net.eval()(images)
+    except Exception as error:
+        rows, origins = make_rows(net, images, tracer.calls)
+        print_trace(rows, total=False)
+        if tracer.failed and tracer.failed[0] is error:  # and not one that forward() raised itself
+            fact = what_failed(net, origins, *tracer.failed[1:])
+            print(fact, flush=True)
+            if hasattr(error, "add_note"):  # from Python 3.11 on
+                error.add_note(fact)
         raise
     finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return tracer.rows
+        net.apply(lambda module: setattr(module, "training", modes[module]))
+    return make_rows(net, images, tracer.calls)[0]
 
 
-def side(n):
-    """The side of a square: 5 for 5 and for (5, 5); None for (1, 5), and for padding="same"."""
-    if isinstance(n, str) or not isinstance(n, int) and len(set(n)) > 1:
-        return None
-    return n if isinstance(n, int) else n[0]
+def make_rows(net, images, calls):
+    """Returns (the Rows of these calls, {tensor: the arithmetic behind its shape})."""
+    rows, origins = [Row("input", "", tuple(images.shape), 1, 0, 0, images)], {images: ""}
+    buffers, counted = {*net.buffers()}, set()
+    # Pixels of the input: in a receptive field, from one field to the next, and where the first
+    # one begins (left of the image, if there is padding).
+    field, jump, start = 1, 1, 0
+    for function, given, shapes, y, shape in calls:
+        learned = {tensor for tensor in shapes if isinstance(tensor, nn.Parameter)}
+        data = [tensor for tensor in shapes if tensor not in learned | buffers] or [None]
+        size, window = arithmetic(function, given, shapes.get(data[0], ()), shape)
+        elementwise = function in ELEMENTWISE and not given.get("training")
+        origins[y] = origins.get(data[0], "") if elementwise else size
+
+        if {*data} != {rows[-1].output} or not (window or elementwise):
+            field = math.inf  # not known, here and further on
+        kernel, stride, padding = window or (1, 1, 0)
+        field += (kernel - 1) * jump  # from the kernel's first pixel to its last
+        start -= padding * jump
+        jump *= stride
+        # Is the field of the value in the middle of the map inside the image, whole?
+        inside = field < math.inf and 0 <= start + shape[-1] // 2 * jump <= images.shape[-1] - field
+
+        work = 0 if size or function in ELEMENTWISE else None
+        if function in ("conv2d", "linear"):
+            # Each weight is used once for each position of its output map: 28 * 28 times in conv1,
+            # once in a linear layer. Few weights, much work; then many weights, little work.
+            row_per_image = images.ndim in (2, 4) and shape[:1] == images.shape[:1]
+            work = math.prod(shape[1:]) * given["weight"][0].numel() if row_per_image else None
+        parameters = sum(parameter.numel() for parameter in learned - counted)  # each once
+        counted |= learned
+        name = layer_of(net, shapes) or function.removesuffix("2d").removeprefix("max_")
+        rows.append(Row(name, size, shape, field if inside else None, parameters, work, y))
+    return rows, origins
 
 
-def arithmetic(function, given, y):
-    """Returns (text, window): how y got its size, and (kernel, stride) of a convolution or pooling.
+def layer_of(net, tensors):
+    """The name of the layer that the first parameter among the tensors is of; "" if none is."""
+    names = {parameter: name.rpartition(".")[0] for name, parameter in net.named_parameters()}
+    learned = [tensor for tensor in tensors if isinstance(tensor, nn.Parameter)]
+    # A layer in a plain list is not registered: it is never trained, and never saved.
+    return names.get(learned[0], "not registered") if learned else ""
 
-    "" and None where they are not known, or where there is none.
+
+def arithmetic(function, given, before, after):
+    """Returns (how the shape before became that after, a pooling's or convolution's window).
+
+    A window is (kernel, stride, padding). "" and None where they are not known, or there is none.
     """
-    x, pool = given.get("input"), "kernel_size" in given
+    k = len(after) - 1
     if function == "linear":
-        return f"{x.shape[-1]} -> {y.shape[-1]}", None
-    if function in FLATTENS and y.ndim in (1, 2) and x.shape[:y.ndim - 1] == y.shape[:-1]:
-        return " * ".join(map(str, x.shape[y.ndim - 1:])) + f" = {y.shape[-1]}", None
+        return f"{before[-1]} -> {after[-1]}", None
+    if function in ("flatten", "view", "reshape") and k in (0, 1) and before[:k] == after[:k]:
+        return " * ".join(map(str, before[k:])) + f" = {after[k]}", None
     if function not in ("conv2d", "max_pool2d", "avg_pool2d"):
         return "max(0, x)" if function == "relu" else "", None
-    kernel = given["kernel_size"] if pool else given["weight"].shape[2:]
-    stride = given.get("stride") or (kernel if pool else 1)
-    sides = [side(n) for n in (x.shape[-2:], kernel, stride, given.get("padding", 0))]
-    if None in sides or side(given.get("dilation", 1)) != 1:
+    kernel = given.get("kernel_size") or given["weight"].shape[2:]
+    stride = given.get("stride") or (kernel if "kernel_size" in given else 1)
+    both = before[-2:], kernel, stride, given.get("padding", 0), given.get("dilation", 1)
+    both = [{n} if isinstance(n, int) else {*n} for n in both]  # 5 and (5, 5) are {5}
+    if any(len(n) > 1 for n in both) or both.pop() != {1}:      # padding="same" is four letters
         return "", None
-    before, kernel, stride, padding = sides
-    after = (before + 2 * padding - kernel) // stride + 1
-    size = f"({before} + {2 * padding} - {kernel}) // {stride} + 1 = {after}"
+    n, kernel, stride, padding = (n.pop() for n in both)
+    result = (n + 2 * padding - kernel) // stride + 1
+    size = f"({n} + {2 * padding} - {kernel}) // {stride} + 1 = {result}"
     size = size.replace(" + 0 -", " -").replace(" // 1 +", " +")
-    if pool and kernel == stride and not padding:
-        size = f"{before} {'//' if before % kernel else '/'} {kernel} = {after}"  # // drops a last row
-    return size if after == y.shape[-1] else f"{before} -> {y.shape[-1]}", (kernel, stride)
+    if "kernel_size" in given and kernel == stride and not padding:
+        size = f"{n} {'//' if n % kernel else '/'} {kernel} = {result}"  # // drops a last row
+    return size if result == after[-1] else f"{n} -> {after[-1]}", (kernel, stride, padding)
 
 
-def what_to_change(net, rows, function, name, given, error):
-    """Of a call that failed: what it expects, what it gets, and what to write; "" if not known."""
-    x, images, layer = given.get("input"), rows[0].output, dict(net.named_modules()).get(name)
-    used_twice = name in [row.name for row in rows if row.parameters]
-    if used_twice or images.ndim not in (2, 4) or given.get("dilation", 1) not in (1, (1, 1)):
-        return ""
-    if "greater than actual input size" in error or "Output size is too small" in error:
-        smaller = "Take a smaller one" + ("" if function == "conv2d" else ", or leave the pooling out")
-        return f"{name}: its kernel is larger than its map, {x.shape[-2]}x{x.shape[-1]}. {smaller}."
-    if re.match(rf"shape '\[(-1|{len(images)}), \d+\]' is invalid", error) and x.ndim == 4:
-        return f"{name} gets {tuple(x.shape)}, to make one row of each image. {FLATTEN}"
-    if isinstance(layer, nn.Linear) and x.shape[-1] != layer.in_features and x.ndim != 3:
-        if x.ndim != 2 or len(x) != len(images):
-            return f"{name} gets {tuple(x.shape)}, and needs one row of each image. {FLATTEN}"
-        same = rows[-1].output is x and rows[-1].name in FLATTENS
-        numbers = rows[-1].size.partition(" =")[0] if same else x.shape[1]
-        return (f"{name} expects {layer.in_features} numbers for each image and gets {x.shape[1]}: "
-                f"its first number must be {numbers or x.shape[1]}.")
-    if isinstance(layer, nn.Conv2d) and x.ndim == 4 and layer.groups == 1 and x.shape[1] != layer.in_channels:
-        if x.shape[3] < min(x.shape[1:3]):  # (N, H, W, C), it seems
-            permute = f"{name} expects channels first: give the network images.permute(0, 3, 1, 2)."
-            return permute if x.shape == images.shape and x.shape[3] == layer.in_channels else ""
-        return (f"{name} expects {layer.in_channels} channel(s) and gets {x.shape[1]}: "
-                f"its first number must be {x.shape[1]}.")
-    return ""
+def what_failed(net, origins, function, values, shapes):
+    """Of a call that failed: the layer with its arguments, what it gets, how that came about."""
+    layer = layer_of(net, shapes)
+    arguments = ", ".join(repr(value) for value in values if not isinstance(value, torch.Tensor))
+    what = f"{function}({arguments})"
+    if layer not in ("", "not registered"):
+        what = f"{layer}, {net.get_submodule(layer)},"
+    gets = [tensor for tensor in shapes if tensor in origins or not layer]
+    origin = f": {origins[gets[0]]}" if len(gets) == 1 and origins.get(gets[0]) else ""
+    return f"{what} gets {' and '.join(str(shapes[tensor]) for tensor in gets)}{origin}"
 
 
 def print_trace(rows, total=True):
     """Print the Rows of trace() as a table, and their total under it. What is None stays empty."""
-    width, longest = (max(len(row[k]) for row in rows) for k in (0, 1))  # of names, of sizes
-    line = f"{{:<{max(width, 8)}}} {{:<{max(longest, 20)}}} {{:<16}} {{:>15}} {{:>11}} {{:>14}}"
-    print(line.format("layer", "size", "output shape", "receptive field", "parameters", "multiply-adds"))
+    if total:
+        works, parameters = [row.multiply_adds for row in rows], sum(row.parameters for row in rows)
+        work = None if None in works else sum(works)
+        rows = [*rows, Row("total", "", "", None, parameters, work, None)]
+    name, size = (max(len(row[k]) for row in rows) for k in (0, 1))  # the longest ones
+    line = f"{{:<{max(name, 8)}}} {{:<{max(size, 18)}}} {{:<15}} {{:>6}}  {{:>10}}  {{:>13}}"
+    print(line.format("layer", "size", "output shape", "field", "parameters", "multiply-adds"))
     for row in rows:
         field = f"{row.receptive_field}x{row.receptive_field}" if row.receptive_field else ""
         work = "" if row.multiply_adds is None else f"{row.multiply_adds:,}"
-        numbers = field, f"{row.parameters:,}", work
-        print(line.format(row.name, row.size, str(row.shape), *numbers), flush=True)
-    if total:
-        works, parameters = [row.multiply_adds for row in rows], sum(row.parameters for row in rows)
-        work = ("at least " if None in works else "") + f"{sum(filter(None, works)):,}"
-        print(line.format("total", "", "", "", f"{parameters:,}", work))
-    answers, n = rows[-1].shape, len(rows[0].output)
-    if total and rows[0].output.ndim == 4 and answers and answers[0] != n:
-        print(f"{answers} is not an answer for each of {n} image(s). {FLATTEN}")
+        print(line.format(row.name, row.size, str(row.shape), field, f"{row.parameters:,}", work))
 
 
 # ---- By hand: the same network as nothing but loops ------------------------------------------
@@ -303,7 +290,7 @@ def conv_by_hand(x, weight, bias):
 
 
 def conv_backward(x, weight, dy, dweight, dbias):
-    """The same six loops: where weight * x went into y, dweight gets x * dy, dx gets weight * dy."""
+    """The same six loops: where weight * x went into y, dweight gets x * dy and dx weight * dy."""
     outputs, channels, K = len(weight), len(x), len(weight[0][0])
     dx = zeros_like(x)
     for o in range(outputs):
@@ -385,7 +372,7 @@ def linear_by_hand(x, weight, bias):
 
 
 def linear_backward(x, weight, dy, dweight, dbias):
-    """dweight[o][i] += x[i] * dy[o], dbias[o] += dy[o], dx[i] = sum of weight[o][i] * dy[o] over o"""
+    """dweight[o][i] += x[i] * dy[o], dbias[o] += dy[o], dx[i] = sum over o: weight[o][i] * dy[o]"""
     dx = zeros_like(x)
     for o in range(len(weight)):
         dbias[o] += dy[o]
@@ -416,18 +403,19 @@ def forward_by_hand(weights, image):
     tensor.tolist(). The ten outputs are the last of the twelve that are returned; backward needs
     the others.
     """
-    a1 = conv_by_hand(image, weights["conv1.weight"], weights["conv1.bias"])      # 6 x 28 x 28
+    w = weights
+    a1 = conv_by_hand(image, w["conv1.weight"], w["conv1.bias"])  # 6 x 28 x 28
     r1 = relu_by_hand(a1)
-    p1 = pool_by_hand(r1)                                                         # 6 x 14 x 14
-    a2 = conv_by_hand(p1, weights["conv2.weight"], weights["conv2.bias"])         # 16 x 10 x 10
+    p1 = pool_by_hand(r1)                                         # 6 x 14 x 14
+    a2 = conv_by_hand(p1, w["conv2.weight"], w["conv2.bias"])     # 16 x 10 x 10
     r2 = relu_by_hand(a2)
-    p2 = pool_by_hand(r2)                                                         # 16 x 5 x 5
-    f = flatten_by_hand(p2)                                                       # 400
-    a3 = linear_by_hand(f, weights["fc1.weight"], weights["fc1.bias"])            # 120
+    p2 = pool_by_hand(r2)                                         # 16 x 5 x 5
+    f = flatten_by_hand(p2)                                       # 400
+    a3 = linear_by_hand(f, w["fc1.weight"], w["fc1.bias"])        # 120
     r3 = relu_by_hand(a3)
-    a4 = linear_by_hand(r3, weights["fc2.weight"], weights["fc2.bias"])           # 84
+    a4 = linear_by_hand(r3, w["fc2.weight"], w["fc2.bias"])       # 84
     r4 = relu_by_hand(a4)
-    outputs = linear_by_hand(r4, weights["fc3.weight"], weights["fc3.bias"])      # 10
+    outputs = linear_by_hand(r4, w["fc3.weight"], w["fc3.bias"])  # 10
     return a1, r1, p1, a2, r2, p2, f, a3, r3, a4, r4, outputs
 
 
@@ -437,6 +425,7 @@ def backward_by_hand(weights, images, labels):
     The twelve lines of forward_by_hand(), from the last to the first.
     """
     gradients = {name: zeros_like(value) for name, value in weights.items()}  # zero_grad()
+    w, dw = weights, gradients
     loss = 0.0
     for image, label in zip(images, labels):
         a1, r1, p1, a2, r2, p2, f, a3, r3, a4, r4, outputs = forward_by_hand(weights, image)
@@ -445,18 +434,18 @@ def backward_by_hand(weights, images, labels):
         # or 0).
         p = softmax_by_hand(outputs)
         doutputs = [(p[k] - (k == label)) / len(images) for k in range(len(p))]
-        dr4 = linear_backward(r4, weights["fc3.weight"], doutputs, gradients["fc3.weight"], gradients["fc3.bias"])
+        dr4 = linear_backward(r4, w["fc3.weight"], doutputs, dw["fc3.weight"], dw["fc3.bias"])
         da4 = relu_backward(a4, dr4)
-        dr3 = linear_backward(r3, weights["fc2.weight"], da4, gradients["fc2.weight"], gradients["fc2.bias"])
+        dr3 = linear_backward(r3, w["fc2.weight"], da4, dw["fc2.weight"], dw["fc2.bias"])
         da3 = relu_backward(a3, dr3)
-        df = linear_backward(f, weights["fc1.weight"], da3, gradients["fc1.weight"], gradients["fc1.bias"])
+        df = linear_backward(f, w["fc1.weight"], da3, dw["fc1.weight"], dw["fc1.bias"])
         dp2 = flatten_backward(p2, df)
         dr2 = pool_backward(r2, dp2)
         da2 = relu_backward(a2, dr2)
-        dp1 = conv_backward(p1, weights["conv2.weight"], da2, gradients["conv2.weight"], gradients["conv2.bias"])
+        dp1 = conv_backward(p1, w["conv2.weight"], da2, dw["conv2.weight"], dw["conv2.bias"])
         dr1 = pool_backward(r1, dp1)
         da1 = relu_backward(a1, dr1)
-        conv_backward(image, weights["conv1.weight"], da1, gradients["conv1.weight"], gradients["conv1.bias"])
+        conv_backward(image, w["conv1.weight"], da1, dw["conv1.weight"], dw["conv1.bias"])
     return loss, gradients
 
 
@@ -474,24 +463,13 @@ def step_by_hand(weights, gradients, buffers, lr, momentum):
             weights[i] = weights[i] - lr * buffers[i]
 
 
-# The table of the tutorial's network: what the loops compute.
-TUTORIALS_CALLS = "input conv1 relu pool conv2 relu pool flatten fc1 relu fc2 relu fc3"
-TUTORIALS_SIZES = ("(32 - 5) + 1 = 28, max(0, x), 28 / 2 = 14, (14 - 5) + 1 = 10, max(0, x), 10 / 2 = 5, "
-                   "16 * 5 * 5 = 400, 400 -> 120, max(0, x), 120 -> 84, max(0, x), 84 -> 10")
-
-
 def compare(net, images, labels):
     """Print what PyTorch and the loops make of an image: forward, backward, and one step."""
     weights = {name: parameter.tolist() for name, parameter in net.state_dict().items()}
-    net(images)  # the first call makes preparations, so the second one is timed
-    start = time.perf_counter()
-    outputs = net(images)
-    middle = time.perf_counter()
-    by_hand = forward_by_hand(weights, images[0].tolist())[-1]
-    end = time.perf_counter()
+    outputs, by_hand = net(images), forward_by_hand(weights, images[0].tolist())[-1]
     print("\nthe ten outputs for this image")
-    print("  PyTorch: ", " ".join(f"{output:8.5f}" for output in outputs[0]), f"  in {middle - start:.4f} s")
-    print("  by hand: ", " ".join(f"{output:8.5f}" for output in by_hand), f"  in {end - middle:.4f} s")
+    print("  PyTorch:", " ".join(f"{output:6.3f}" for output in outputs[0]))
+    print("  by hand:", " ".join(f"{output:6.3f}" for output in by_hand))
     print(f"  largest difference: {largest_difference([by_hand], outputs):.0e}")
 
     optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
@@ -501,11 +479,13 @@ def compare(net, images, labels):
     loss_by_hand, gradients = backward_by_hand(weights, images.tolist(), labels.tolist())
     for name, weight in weights.items():
         step_by_hand(weight, gradients[name], zeros_like(weight), lr=0.001, momentum=0.9)
-    apart = largest_difference(gradients.values(), [parameter.grad for parameter in net.parameters()])
+    autograds = [parameter.grad for parameter in net.parameters()]
     print(f"\nthe backward pass, if it is of class {labels.item()}")
     print(f"  loss: PyTorch {loss.item():.5f}, by hand {loss_by_hand:.5f}")
-    print(f"  largest difference of all {sum(p.numel() for p in net.parameters()):,} gradients: {apart:.0e}, "
-          f"of the weights after one step: {largest_difference(weights.values(), net.parameters()):.0e}")
+    print(f"  largest difference of all {sum(p.numel() for p in autograds):,} gradients: "
+          f"{largest_difference(gradients.values(), autograds):.0e}")
+    print("  largest difference of the weights after one step: "
+          f"{largest_difference(weights.values(), net.parameters()):.0e}")
 
 
 def largest_difference(lists, tensors):
@@ -518,24 +498,18 @@ def main():
     """What python lenet5.py shows: the trace of LeNet5, and the loops beside PyTorch."""
     torch.manual_seed(0)
     net = LeNet5()
-    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
-    channels = getattr(first, "in_channels", 0) or 3  # a lazy one does not know its channels yet
+    channels = next((m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d)), 3)
     images = torch.rand(1, channels, 32, 32) * 2 - 1  # noise will do
     rows = trace(net, images)
     print_trace(rows)
-    calls, sizes = " ".join(row.name for row in rows), ", ".join(row.size for row in rows[1:])
-    parameters = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-    if (calls, sizes, parameters) == (TUTORIALS_CALLS, TUTORIALS_SIZES, 62_006):
+    # Is this the tutorial's network, the one in the table at the top of this file?
+    quoted = all(f"{row.name:<8} {row.size:<18} " in __doc__ for row in rows) and len(rows) == 13
+    if quoted and sum(p.numel() for p in net.parameters() if p.requires_grad) == 62_006:
         compare(net.double(), images.double(), torch.tensor([3]))  # 64 bits, as in Python
     else:
-        print("\nThe loops by hand compute the tutorial's network. This is another one: it is not compared.")
+        print("\nThe loops by hand compute the tutorial's network.")
+        print("This is another one: it is not compared.")
 
-
-# ==== Plumbing ====================================================================================
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # in `python lenet5.py | head`, head has seen enough and is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    main()

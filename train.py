@@ -5,26 +5,16 @@
 trains as the tutorial does (mini-batches of 4, SGD with learning rate 0.001 and momentum 0.9; eight
 epochs are our choice), and prints
 
-    CIFAR-10: 50,000 training images, 8 epochs, mini-batches of 4, seed 0, on cpu
-    [1,  2000] loss: 2.213
-    [1,  4000] loss: 1.871
-    ...
-    epoch 1: training loss 1.719, training accuracy 36.3 %, test loss 1.441, test accuracy on CIFAR-10 48.1 % | 1,291 images/s, 4 min 31 s left
-    ...
-    epoch 8: training loss 0.921, training accuracy 67.4 %, test loss 1.190, test accuracy on CIFAR-10 59.6 % | 1,246 images/s, 0 min 00 s left
-    321 s of training, 1,246 images/s. The network is in cifar_net.pth, its curve in cifar_net_curve.png, its numbers in cifar_net_curve.csv.
-    Next: python evaluate.py
+@@LOG@@
 """
 import argparse
+import contextlib
 import csv
-import io
 import os
 import shlex
 import statistics
-import subprocess
 import textwrap
 import time
-import zipfile
 
 import torch
 import torch.nn.functional as F  # for the other loss functions of README.md
@@ -101,13 +91,10 @@ def run(args, seed, path, trainloader, testloader):
     history, seconds = [], 0.0
     for epoch in range(args.epochs):
         start = time.perf_counter()
-        # oneDNN is a library with which PyTorch computes convolutions on a processor. With
-        # mini-batches of 4 it is faster to do without (tests/benchmark.py; threshold not tuned).
-        torch.backends.mkldnn.enabled = args.batch_size >= 16
         log_every = max(1, 8000 // args.batch_size)  # 2,000 mini-batches of 4
-        loss, train_accuracy = train(net, trainloader, criterion, optimizer, epoch, args.device,
-                                     log_every)
-        torch.backends.mkldnn.enabled = True
+        with onednn(args.batch_size >= 16):
+            loss, train_accuracy = train(net, trainloader, criterion, optimizer, epoch, args.device,
+                                         log_every)
         seconds += time.perf_counter() - start
 
         # Chapter 5 early: how good is it at other images? (With --validation, these are no test
@@ -121,17 +108,16 @@ def run(args, seed, path, trainloader, testloader):
 
 
 def save(net, path):
-    """Write the parameters to path, atomically. Raises UserError if one is not finite.
+    """Write the parameters to path, whole or not at all. Raises UserError if one is not finite.
 
     state_dict() is a dictionary of the parameters, layer by layer: {"conv1.weight": tensor (6, 3,
     5, 5), "conv1.bias": tensor (6,), ...}. Such a file is called a checkpoint.
     """
     if not all(parameter.isfinite().all() for parameter in net.parameters()):
-        raise data.UserError("Some weights are no longer finite: the steps are too long. Try a tenth of "
-                             "--lr, or see README.md, \"If it does not learn\", for other causes.")
-    file = io.BytesIO()
-    torch.save(net.state_dict(), file)
-    data.write_whole(path, file.getvalue())
+        raise data.UserError("Some weights are no longer finite: the steps are too long. Try a "
+                             "tenth of --lr, or see README.md, \"If it does not learn\".")
+    torch.save(net.state_dict(), f"{path}.part")
+    os.replace(f"{path}.part", path)  # the last epoch's file stays, until this one is complete
 
 
 # ==== Beyond the tutorial =========================================================================
@@ -139,8 +125,15 @@ def save(net, path):
 
 def run_seeds(args):
     """What python train.py does: load the images once, then run() for each seed, and a summary."""
+    asked, args.dataset = args.dataset, data.find_dataset(args)
+    if args.checkpoint and asked != args.dataset == "stripes":
+        raise data.UserError(f"{args.checkpoint} would get a network of stripes. If you want that, "
+                             "add --dataset stripes.")
+    data.refuse_flips(args)
+    seeds = range(args.seed, args.seed + args.runs)
+    paths = [checkpoint_path(args, seed) for seed in seeds]
+
     trainset = data.load(train=True, dataset=args.dataset, root=args.data_dir)
-    data.refuse_flips(args, trainset.name)
     if args.validation:
         trainset, testset = data.validation_split(trainset, args.validation)  # no test set
     else:
@@ -151,17 +144,13 @@ def run_seeds(args):
 
     images, labels = trainset[:1]
     print_trace(trace(LeNet5(), images))
-    seeds = range(args.seed, args.seed + args.runs)
-    paths = [checkpoint_path(args, trainset.name, seed) for seed in seeds]
     results = []
     for seed, path in zip(seeds, paths):
-        epochs = f"{args.epochs} epoch{'' if args.epochs == 1 else 's'}, mini-batches of {args.batch_size}"
-        print(f"\n{trainset.name}: {len(trainset):,} training images, {epochs}, seed {seed}, "
-              f"on {args.device}{args.settings and ', '}{args.settings}")
+        print(f"\n{trainset.name}: {len(trainset):,} training images, {args.length}, seed {seed}, "
+              f"on {args.device}\n{args.settings}".rstrip())
         history, seconds = run(args, seed, path, trainloader, testloader)
-        print(f"{seconds:.0f} s of training, {args.epochs * len(trainset) / seconds:,.0f} images/s. "
-              f"The network is in {path}, its curve in {curve_path(path)}, its numbers in "
-              f"{curve_path(path, 'csv')}.")
+        print(f"{seconds:.0f} s of training, {args.epochs * len(trainset) / seconds:,.0f} images/s")
+        print(f"network: {path}\ncurve: {curve_path(path)}, its numbers: {curve_path(path, 'csv')}")
         results.append((history[-1], seconds))
     print_summary(args, trainset.name, paths, results)
 
@@ -193,16 +182,18 @@ def report(args, seed, history, seconds, path, trainset):
     """The epoch's line in the log; and the history so far, as a drawing and as a table (CSV)."""
     split, name = tested_on(args, trainset.name)
     (loss, train_accuracy, test_loss, test_accuracy), epoch = history[-1], len(history)
-    left = round(seconds / epoch * (args.epochs - epoch))
-    print(f"epoch {epoch}: training loss {loss:.3f}, training accuracy {train_accuracy:.1f} %, "
-          f"{split} loss {test_loss:.3f}, {split} accuracy on {name} {test_accuracy:.1f} % | "
-          f"{epoch * len(trainset) / seconds:,.0f} images/s, {left // 60} min {left % 60:02d} s left")
-    title = f"LeNet-5 on {name}, seed {seed}\n{textwrap.fill(args.settings, 110)}".strip()
-    draw_curve(history, title, curve_path(path), split)
-    table, head = io.StringIO(), ("training loss", "training accuracy", f"{split} loss", f"{split} accuracy")
+    print(f"epoch {epoch}: {split} accuracy {test_accuracy:.1f} %, loss {test_loss:.3f}; "
+          f"training {train_accuracy:.1f} %, {loss:.3f}; "
+          f"{seconds / epoch * (args.epochs - epoch):.0f} s left")
+    head = "training loss", "training accuracy", f"{split} loss", f"{split} accuracy"
     rows = [("epoch", *head), *((k + 1, *history[k]) for k in range(epoch))]
-    csv.writer(table, lineterminator="\n").writerows(rows)
-    data.write_whole(curve_path(path, "csv"), table.getvalue().encode())
+    try:
+        title = f"LeNet-5 on {name}, seed {seed}, {args.length}\n{textwrap.fill(args.settings, 99)}"
+        draw_curve(history, title.rstrip(), curve_path(path), split)
+        with open(curve_path(path, "csv"), "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+    except OSError as error:  # it is open in Excel, say: no reason to end the training
+        print(f"{error.filename} can't be written: {error.strerror}")
 
 
 def tested_on(args, name):
@@ -212,31 +203,31 @@ def tested_on(args, name):
 
 
 def print_summary(args, name, paths, results):
-    """The last lines: all runs and their mean, the next command, and a warning if there is need of one.
+    """The last lines: the accuracy, of all runs and their mean, and the next command.
 
     results: for each run, the last entry of its history, and its seconds.
     """
     accuracies = [test_accuracy for (_, _, _, test_accuracy), _ in results]
     split, tested = tested_on(args, name)
+    print(f"{split} accuracy on {tested}: {', '.join(f'{each:.1f}' for each in accuracies)} %")
     if args.runs > 1:
-        print(f"\n{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}. {args.settings}".rstrip())
-        print(f"{split} accuracy on {tested}: {', '.join(f'{each:.1f}' for each in accuracies)} %; "
-              f"mean {statistics.mean(accuracies):.1f} %, "
+        print(f"{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}, {args.length} "
+              f"{args.settings}\nmean {statistics.mean(accuracies):.1f} %, "
               f"standard deviation {statistics.stdev(accuracies):.1f}, "
               f"lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
               f"{statistics.mean(seconds for _, seconds in results):.0f} s of training each")
     if args.validation:
-        print("Next: compare settings by this accuracy; train with the best one without --validation.")
+        print("Next: compare settings by this accuracy. Then train without --validation.")
     else:
         command = ["python", "evaluate.py"]
         command += ["--checkpoint", paths[0]] if args.checkpoint or args.runs > 1 else []
-        command += ["--dataset", data.KNOWN[name].flag] if name != data.CIFAR else []
+        command += ["--dataset", args.dataset] if args.dataset != "cifar10" else []
         command += ["--mirror"] if args.mirror else []
         command += ["--data-dir", args.data_dir] if args.data_dir != "data" else []
-        quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
-        print("Next:", quoted(command))
-    if min(accuracies) < 15:  # guessing is 10
-        print(f"Accuracy {min(accuracies):.1f} %: {data.LEARNED_NOTHING}")
+        print("Next:", shlex.join(command))
+    _, training, _, lowest = min((last for last, _ in results), key=lambda last: last[3])
+    if lowest < 15:
+        print(f"{lowest:.1f} % is {data.GUESSING} (The training accuracy is {training:.1f} %.)")
 
 
 class Muon(torch.optim.Optimizer):
@@ -261,9 +252,9 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:  # a frozen layer, or one that forward() did not use
                     continue
-                buffer = self.state[weight].setdefault("buffer", torch.zeros_like(weight))
-                buffer.mul_(momentum).add_(weight.grad)  # as in step_by_hand() of lenet5.py
-                step = weight.grad + momentum * buffer   # Nesterov: as if momentum had moved on
+                state = self.state[weight]               # as in step_by_hand() of lenet5.py:
+                state["buffer"] = momentum * state.get("buffer", 0) + weight.grad
+                step = weight.grad + momentum * state["buffer"]  # as if momentum had moved on
                 if weight.ndim > 1:                      # a matrix, or kernels; but no bias
                     weight.mul_(1 - lr * group["weight_decay"])
                     step = orthogonal(step)
@@ -305,31 +296,41 @@ def linear_factor(step, steps, warmup=0.0):
     return min(1, rising, falling)
 
 
+@contextlib.contextmanager
+def onednn(enabled):
+    """In its block, PyTorch computes convolutions on a processor with the library oneDNN, or not.
+
+    With mini-batches of 4 it is faster to do without (tests/benchmark.py). run() switches it on
+    from 16 on, which is a guess.
+    """
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = enabled
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
+
+
 # ==== Plumbing ====================================================================================
 
 
-def checkpoint_path(args, name, seed):
+def checkpoint_path(args, seed):
     """The file for the network of this seed, after a look whether it and its curve can be written.
 
     Stripes, validation and each seed of --runs have a name of their own.
     """
-    path = data.checkpoint_name(args.checkpoint, name)
-    if args.checkpoint and args.dataset == "auto" and name == data.STRIPES:
-        raise data.UserError(f"--checkpoint {args.checkpoint} would get a network for {name}: "
-                             "if you want that, add --dataset stripes.")
+    path = data.checkpoint_name(args)
     path = f"validation_{path}" if args.validation and not args.checkpoint else path
-    path = f"{path.removesuffix('.pth')}_seed{seed}.pth" if args.runs > 1 else path
-    if os.path.isfile(path) and not zipfile.is_zipfile(path):  # which a checkpoint is
-        raise data.UserError(f"{path} is there, and no checkpoint: it is not overwritten. Choose another name.")
-    data.write_whole(path, b"", trial=True)
-    data.write_whole(curve_path(path), b"", trial=True)
-    data.write_whole(curve_path(path, "csv"), b"", trial=True)
+    stem, ending = os.path.splitext(path if path.endswith((".pth", ".pt")) else f"{path}.pth")
+    path = f"{stem}_seed{seed}{ending}" if args.runs > 1 else f"{stem}{ending}"
+    for each in (path, curve_path(path), curve_path(path, "csv")):
+        data.check_writable(each)
     return path
 
 
 def curve_path(path, ending="png"):
     """cifar_net_curve.png, or .csv, for cifar_net.pth: the curve stands beside the checkpoint."""
-    return f"{path.removesuffix('.pth')}_curve.{ending}"
+    return f"{os.path.splitext(path)[0]}_curve.{ending}"
 
 
 def number(convert, low, high):
@@ -344,44 +345,41 @@ def number(convert, low, high):
 
 
 def main(argv=()):
-    parser = argparse.ArgumentParser(prog="train.py", description="Train LeNet-5 as the tutorial does.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = data.command_line("Train LeNet-5 as the tutorial does.", network=True)
     add = parser.add_argument
     add("--epochs", type=number(int, 1, 100_000), default=8, help="passes over the training set")
     add("--batch-size", type=number(int, 1, 100_000), default=4, help="images in a mini-batch")
-    add("--optimizer", choices=("sgd", "muon", "adam", "rmsprop"), default="sgd", help="takes the steps")
+    add("--optimizer", choices=("sgd", "muon", "adam", "rmsprop"), default="sgd", help="its steps")
     add("--lr", type=number(float, 1e-9, 100), default=0.001, help="learning rate")
-    add("--momentum", type=number(float, 0, 1), default=argparse.SUPPRESS,
-        help="how much of the last step to keep (sgd and muon; default: 0.9)")
+    add("--momentum", type=number(float, 0, 1),
+        help="how much of the last step to keep (sgd and muon): 0.9, if none is given")
     add("--nesterov", action="store_true", help="look one momentum step ahead (muon does anyway)")
     add("--weight-decay", type=number(float, 0, 10), default=0.0, help="pull of weights towards 0")
-    add("--schedule", choices=("constant", "linear"), default="constant", help="linear: lr falls to 0")
-    add("--warmup", type=number(float, 0, 1), default=0.0, help="share of the run in which lr rises first")
+    add("--schedule", choices=("constant", "linear"), default="constant", help="falls lr to 0?")
+    add("--warmup", type=number(float, 0, 1), default=0.0, help="share of steps in which lr rises")
     add("--augment", action="store_true", help="flip and shift images (not mnist, not stripes)")
     add("--validation", type=number(int, 0, 100_000), default=0, metavar="N",
         help="test on N training images instead")
-    add("--mirror", action="store_true", help="test each image in the mirror too (not mnist, not stripes)")
     add("--seed", type=number(int, 0, 2**32), default=0, help="starts all random numbers")
     add("--runs", type=number(int, 1, 1000), default=1, help="train with SEED, SEED + 1, ...")
-    add("--checkpoint", type=data.file_name,
-        help="file for the network; if not given, [validation_]cifar_net.pth, mnist_net.pth, ...")
-    add("--device", type=data.device, default="cpu", help="where to compute: cpu, cuda or mps")
-    data.add_arguments(parser)
-    typed = vars(parser.parse_args(argv))
-    defaults = {**vars(parser.parse_args([])), "momentum": 0.9}
-    args = argparse.Namespace(**{**defaults, **typed})
+    args = parser.parse_args(argv)
     if args.warmup and args.schedule == "constant":
         parser.error("argument --warmup: has no effect without --schedule linear")
-    useless = "--nesterov" if args.nesterov else "--momentum" if "momentum" in typed else ""
-    if args.optimizer in ("adam", "rmsprop") and useless:
-        parser.error(f"argument {useless}: has no effect with --optimizer {args.optimizer}")
-    if args.nesterov and not args.momentum:
-        parser.error("argument --nesterov: needs a --momentum above 0")
+    if args.momentum is not None and args.optimizer in ("adam", "rmsprop"):
+        parser.error(f"argument --momentum: has no effect with --optimizer {args.optimizer}")
+    if args.nesterov and (args.momentum == 0 or args.optimizer != "sgd"):
+        parser.error("argument --nesterov: needs a --momentum above 0, and --optimizer sgd")
     # What gave this result? Each flag that changes it, and is not at its default, as typed.
-    named_elsewhere = ("dataset", "data_dir", "checkpoint", "seed", "runs", "mirror")
+    # (Epochs and batch size stand in words beside it.)
+    elsewhere = ("dataset", "data_dir", "checkpoint", "seed", "runs", "mirror", "epochs",
+                 "batch_size")
     args.settings = " ".join(f"--{flag.replace('_', '-')}" + ("" if value is True else f" {value}")
                              for flag, value in vars(args).items()
-                             if value != defaults[flag] and flag not in named_elsewhere)
+                             if value != parser.get_default(flag) and flag not in elsewhere)
+    args.length = (f"{args.epochs} epoch{'' if args.epochs == 1 else 's'}, "
+                   f"mini-batches of {args.batch_size}")
+    if args.momentum is None:
+        args.momentum = 0.9
     run_seeds(args)
 
 
