@@ -68,7 +68,6 @@ def load(train=True, dataset="cifar10", root="data"):
     [:4] is the first four images, (4, 3, 32, 32), and their labels, (4,), int64.
     Raises UserError if the dataset can't be had, KeyError if dataset is another word.
     """
-    name, classes, _, _ = DATASETS[dataset]
     if dataset == "cifar10":
         # The tutorial's line. (Its download=True is done already, from a faster address.)
         cifar10 = CIFAR10(download(root), train=train, download=False, transform=transform)
@@ -82,7 +81,7 @@ def load(train=True, dataset="cifar10", root="data"):
     for k in range(0, len(pixels), 1000):  # in slices, to need no more memory than the result
         images[k:k + 1000] = transform(pixels[k:k + 1000])
     loaded = TensorDataset(images, labels)
-    loaded.classes, loaded.name = classes, name
+    loaded.name, loaded.classes, _, _ = DATASETS[dataset]
     return loaded
 
 
@@ -209,13 +208,13 @@ def stripes(train=True):
 
 # The datasets, by the word that --dataset takes: the name that stands beside each result, the
 # classes, where train.py saves a network and evaluate.py looks for it, and torchvision's class.
-DIGITS = "zero one two three four five six seven eight nine"
-Dataset = namedtuple("Dataset", "name classes checkpoint source")
-DATASETS = {"cifar10": Dataset("CIFAR-10", CLASSES, "cifar_net.pth", CIFAR10),
-            "mnist": Dataset("MNIST", tuple(DIGITS.split()), "mnist_net.pth", MNIST),
-            "fashion": Dataset("Fashion-MNIST", tuple(FashionMNIST.classes), "fashion_net.pth",
-                               FashionMNIST),
-            "stripes": Dataset("STRIPES (not CIFAR-10)", ANGLES, "stripes_net.pth", None)}
+DIGITS = "zero one two three four five six seven eight nine".split()
+Known = namedtuple("Known", "name classes checkpoint source")
+DATASETS = {"cifar10": Known("CIFAR-10", CLASSES, "cifar_net.pth", CIFAR10),
+            "mnist": Known("MNIST", DIGITS, "mnist_net.pth", MNIST),
+            "fashion": Known("Fashion-MNIST", FashionMNIST.classes, "fashion_net.pth",
+                             FashionMNIST),
+            "stripes": Known("STRIPES (not CIFAR-10)", ANGLES, "stripes_net.pth", None)}
 WITH_MIRROR = " (with the mirror image)"  # stands beside each result of --mirror
 GUESSING = 'about guessing: see "If it does not learn" in README.md.'
 
@@ -237,9 +236,9 @@ def grey(train, dataset, root):
             raise ValueError("images or labels of another set")
     except Exception as error:  # torchvision has no error of its own for a damaged file
         names = ", ".join(archive.removesuffix(".gz") for archive, _ in source.resources)
-        folder = os.path.abspath(os.path.join(root, source.__name__, "raw"))
         raise UserError(f"{name} can't be had ({type(error).__name__}: {error}). Try again later, "
-                        f"or put {names} into {folder}; delete a damaged one first.")
+                        f"or put {names} into {os.path.join(root, source.__name__, 'raw')}; "
+                        "delete a damaged one first.")
     pixels = F.pad(pixels, (2, 2, 2, 2))                   # (N, 32, 32), with a black border
     return pixels[:, None].expand(-1, 3, -1, -1), labels  # (N, 3, 32, 32), three equal channels
 
@@ -313,10 +312,8 @@ def find_dataset(args):
             print(error)
             dataset = "stripes"
     if dataset == "stripes":
-        print("*" * 72 + "\n"
-              "***  STRIPES: a synthetic dataset, drawn by data.py. NOT CIFAR-10: no ***\n"
-              "***  result below says anything about CIFAR-10.                      ***\n"
-              + "*" * 72, flush=True)
+        print("\n*** STRIPES: a synthetic dataset, drawn by data.py. NOT CIFAR-10: ***\n"
+              "*** no result below says anything about CIFAR-10.                ***\n", flush=True)
     return dataset
 
 
@@ -365,10 +362,8 @@ def command_line(description, network=False):
         help="auto: cifar10 if it can be had, else stripes")
     add("--data-dir", default="data", help="folder of the datasets")
     if network:
-        add("--checkpoint", metavar="FILE",
-            help="for the network; if not given, cifar_net.pth, mnist_net.pth, ...")
-        add("--mirror", action="store_true",
-            help="test each image in the mirror too (not mnist, not stripes)")
+        add("--checkpoint", metavar="FILE", help="if not cifar_net.pth, mnist_net.pth, ...")
+        add("--mirror", action="store_true", help="test in the mirror too (not mnist, not stripes)")
         here = {"cpu": True, "cuda": torch.cuda.is_available(),
                 "mps": torch.backends.mps.is_available()}
         add("--device", choices=[name for name in here if here[name]], default="cpu",

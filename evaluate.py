@@ -27,7 +27,6 @@ own:
 import math
 import os
 import pickle
-import textwrap
 
 import torch
 import torch.nn.functional as F
@@ -118,8 +117,8 @@ class Mirrored(nn.Module):
         self.net = net
 
     def forward(self, x):
-        mirrored = x.flip(3)  # 3: the columns, from the last to the first
-        return (self.net(x) + self.net(mirrored)) / 2
+        # flip(3): the columns, from the last to the first.
+        return (self.net(x) + self.net(x.flip(3))) / 2
 
 
 def confusion_matrix(outputs, labels):
@@ -161,7 +160,7 @@ def print_confusions(matrix, classes):
 
 def classify(args):
     """What --image does: the three most probable classes of each photo, and images.png."""
-    name, classes, checkpoint, _ = data.DATASETS[args.dataset]
+    name, classes, _, _ = data.DATASETS[args.dataset]
     looks = data.WITH_MIRROR if args.mirror else ""
     net = load_checkpoint(args.checkpoint, args.device)
     images = torch.stack([read_image(path, args.dataset) for path in args.image])
@@ -170,15 +169,14 @@ def classify(args):
     check_outputs(args, outputs)
     probabilities = F.softmax(outputs, 1)             # they add up to 1
     if args.assumed:
-        print(f"{args.checkpoint}{looks} may have learned other classes: these are {name}'s, since "
-              "there is no --dataset.")
+        knows = f"may know other classes: these are {name}'s, for want of --dataset."
     else:
-        print(f"{args.checkpoint}{looks} knows the ten classes of {name} and nothing else: "
-              "whatever an image shows, it gets one of the ten.")
+        knows = f"knows the ten classes of {name}: whatever an image shows, it gets one of them."
+    print(f"{args.checkpoint}{looks} {knows}")
     tiles = []
     for path, image, row in zip(args.image, images, probabilities):
         answers = [f"{classes[k]} {100 * row[k]:.1f} %" for k in row.argsort(descending=True)]
-        print(f"  {ascii(path)[1:-1]}:", ", ".join(answers[:3]))
+        print(f"  {repr(path)[1:-1]}:", ", ".join(answers[:3]))
         tiles.append((data.imshow(image), "black", answers))
     draw_sheet([(f"what the network saw, and its ten probabilities{looks}", tiles)], "images.png")
     print("images.png shows what the network saw, 32x32 pixels, and the ten probabilities")
@@ -199,8 +197,8 @@ def read_image(path, dataset="cifar10"):
     if image.mode.startswith("I"):  # grey values of 16 bits, 0 to 65535
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if "A" in image.getbands() or "transparency" in image.info:  # what is clear becomes white
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     if dataset in ("mnist", "fashion"):
         image = like_grey(image.convert("L"), dataset, path)
     image = resize(center_crop(image.convert("RGB"), min(image.size)), [32, 32])
@@ -241,6 +239,14 @@ def like_grey(image, dataset, path):
     return padded
 
 
+def check_outputs(args, outputs):
+    """Raise UserError if the network has another number of outputs than the dataset has classes."""
+    name, classes, _, _ = data.DATASETS[args.dataset]
+    if outputs.shape[1] != len(classes):
+        raise data.UserError(f"{args.checkpoint} has {outputs.shape[1]} outputs, and {name} has "
+                             f"{len(classes)} classes: they do not belong together.")
+
+
 # ---- Drawings ----
 
 
@@ -249,13 +255,12 @@ def draw_all(net, testset, outputs, matrix, name):
     classes, (images, labels) = testset.classes, testset[:]
     first = [tile(testset, outputs, k) for k in range(min(32, len(labels)))]
     right = [color for _, color, _ in first].count("green")
-    heading = f"{name}: {accuracy(outputs, labels):.1f} % right; of these {len(first)} images {right}"
+    heading = f"{name}: {accuracy(outputs, labels):.1f} % right, {right} of these {len(first)}"
     draw_sheet([(heading, first)], "predictions.png")
     mistakes = []
     for a, b in most_confused(matrix):
         tiles = [tile(testset, outputs, k) for k in most_confident_mistakes(outputs, labels, a, b)]
-        heading = f"{name}: {classes[a]} and {classes[b]}, the most confident mistakes"
-        mistakes.append((heading, tiles))
+        mistakes.append((f"{name}: {classes[a]} and {classes[b]}, the surest mistakes", tiles))
     draw_sheet(mistakes, "mistakes.png")
     draw_confusion(matrix, classes, name, "confusion.png")
     image = images[0].to(next(net.parameters()).device)
@@ -328,12 +333,11 @@ def plot(panels, title, path=None):
 def limits_of(y_name, lines):
     """The lowest and highest y for these lines: tens for an accuracy, otherwise from 0 on."""
     ys = [y for _, ys in lines.values() for y in ys if math.isfinite(y)] or [0]
-    lowest, highest = min(ys), max(ys)
-    if "accuracy" not in y_name:
-        lowest = min(lowest, 0)
-    step = 10 if "accuracy" in y_name else 10 ** math.floor(math.log10(highest - lowest or 1))
-    lowest, highest = step * math.floor(lowest / step), step * math.ceil(highest / step)
-    return lowest, max(highest, lowest + step)
+    accuracy = "accuracy" in y_name
+    lowest, highest = min(ys) if accuracy else min(0, *ys), max(ys)
+    step = 10 if accuracy else 10 ** math.floor(math.log10(highest - lowest or 1))
+    lowest = step * math.floor(lowest / step)
+    return lowest, max(step * math.ceil(highest / step), lowest + step)
 
 
 def tile(dataset, outputs, k):
@@ -384,8 +388,7 @@ def draw_confusion(matrix, classes, name, path=None):
     """
     percents = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     darkest = max(1, *(percents - percents.diag().diag()).flatten().tolist())
-    width, height = max(740, 140 + 84 * len(classes)), 116 + 50 * len(classes)
-    sheet = Image.new("RGB", (width, height), "white")
+    sheet = Image.new("RGB", (140 + 84 * len(classes), 116 + 50 * len(classes)), "white")
     draw = ImageDraw.Draw(sheet)
     heading = f"{name}: percent of each row\nrow: what the image is, column: what the network says"
     draw.text((8, 8), heading, "black", font_size=18)
@@ -504,26 +507,18 @@ def problem(path, error):
     """What is wrong with a checkpoint, if loading it raised this error."""
     if isinstance(error, FileNotFoundError):
         flags = {known.checkpoint: flag for flag, known in data.DATASETS.items()}
-        others = [name for name in flags if os.path.exists(name) and path in flags]
-        hints = [f" {name} is there: add --dataset {flags[name]}." for name in others]
+        hints = [f" {name} is there: add --dataset {flags[name]}." for name in flags
+                 if path in flags and os.path.exists(name)]
         made_by = f"--dataset {flags[path]}" if path in flags else f"--checkpoint {path}"
         return f"is not there. python train.py {made_by} makes one." + "".join(hints)
     if isinstance(error, OSError) and error.filename:
         return f"can't be read: {error.strerror}."
-    lines = [ascii(textwrap.shorten(line, 150))[1:-1] for line in str(error).splitlines()]
+    lines = [repr(line.strip())[1:150] for line in str(error).splitlines()]  # no control characters
     if "state_dict" in str(error):  # below its first line, PyTorch lists the keys that differ
         return f"has other names or shapes than this LeNet5: {' '.join(lines[1:3] or lines)}"
     return ("is damaged, or holds more than numbers, which could run code "
             f"({type(error).__name__}: {' '.join(lines[:1])}). "
             "Of your own network, save net.state_dict().")
-
-
-def check_outputs(args, outputs):
-    """Raise UserError if the network has another number of outputs than the dataset has classes."""
-    name, classes, _, _ = data.DATASETS[args.dataset]
-    if outputs.shape[1] != len(classes):
-        raise data.UserError(f"{args.checkpoint} has {outputs.shape[1]} outputs, and {name} has "
-                             f"{len(classes)} classes: they do not belong together.")
 
 
 def main(argv=()):

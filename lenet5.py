@@ -470,7 +470,7 @@ def compare(net, images, labels):
     print("\nthe ten outputs for this image")
     print("  PyTorch:", " ".join(f"{output:6.3f}" for output in outputs[0]))
     print("  by hand:", " ".join(f"{output:6.3f}" for output in by_hand))
-    print(f"  largest difference: {largest_difference([by_hand], outputs):.0e}")
+    print_difference("", [by_hand], outputs)
 
     optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
     loss = F.cross_entropy(outputs, labels)
@@ -479,19 +479,18 @@ def compare(net, images, labels):
     loss_by_hand, gradients = backward_by_hand(weights, images.tolist(), labels.tolist())
     for name, weight in weights.items():
         step_by_hand(weight, gradients[name], zeros_like(weight), lr=0.001, momentum=0.9)
-    autograds = [parameter.grad for parameter in net.parameters()]
     print(f"\nthe backward pass, if it is of class {labels.item()}")
     print(f"  loss: PyTorch {loss.item():.5f}, by hand {loss_by_hand:.5f}")
-    print(f"  largest difference of all {sum(p.numel() for p in autograds):,} gradients: "
-          f"{largest_difference(gradients.values(), autograds):.0e}")
-    print("  largest difference of the weights after one step: "
-          f"{largest_difference(weights.values(), net.parameters()):.0e}")
+    autograds = [parameter.grad for parameter in net.parameters()]
+    print_difference(" of all 62,006 gradients", gradients.values(), autograds)
+    print_difference(" of the weights after one step", weights.values(), net.parameters())
 
 
-def largest_difference(lists, tensors):
-    """The largest difference between numbers in nested lists and those in tensors."""
-    return max((torch.tensor(numbers, dtype=tensor.dtype) - tensor).abs().max().item()
-               for numbers, tensor in zip(lists, tensors))
+def print_difference(of_what, lists, tensors):
+    """Print the largest difference between numbers in nested lists and those in tensors."""
+    differences = [(torch.tensor(numbers, dtype=tensor.dtype) - tensor).abs().max()
+                   for numbers, tensor in zip(lists, tensors)]
+    print(f"  largest difference{of_what}: {max(differences):.0e}")
 
 
 def main():
@@ -507,8 +506,7 @@ def main():
     if quoted and sum(p.numel() for p in net.parameters() if p.requires_grad) == 62_006:
         compare(net.double(), images.double(), torch.tensor([3]))  # 64 bits, as in Python
     else:
-        print("\nThe loops by hand compute the tutorial's network.")
-        print("This is another one: it is not compared.")
+        print("\nThe loops by hand compute the tutorial's network. This one is not compared.")
 
 
 if __name__ == "__main__":

@@ -142,8 +142,7 @@ def run_seeds(args):
                              collate_fn=data.collate_augmented if args.augment else None)
     testloader = DataLoader(testset, batch_size=250, shuffle=False)
 
-    images, labels = trainset[:1]
-    print_trace(trace(LeNet5(), images))
+    print_trace(trace(LeNet5(), trainset[:1][0]))
     results = []
     for seed, path in zip(seeds, paths):
         print(f"\n{trainset.name}: {len(trainset):,} training images, {args.length}, seed {seed}, "
@@ -180,7 +179,7 @@ def configure_optimizer(args, optimizer, steps):
 
 def report(args, seed, history, seconds, path, trainset):
     """The epoch's line in the log; and the history so far, as a drawing and as a table (CSV)."""
-    split, name = tested_on(args, trainset.name)
+    split, name = args.split, trainset.name + args.looks
     (loss, train_accuracy, test_loss, test_accuracy), epoch = history[-1], len(history)
     print(f"epoch {epoch}: {split} accuracy {test_accuracy:.1f} %, loss {test_loss:.3f}; "
           f"training {train_accuracy:.1f} %, {loss:.3f}; "
@@ -196,29 +195,21 @@ def report(args, seed, history, seconds, path, trainset):
         print(f"{error.filename} can't be written: {error.strerror}")
 
 
-def tested_on(args, name):
-    """What stands beside each result: ("test" or "validation", the name of the dataset)."""
-    split = "validation" if args.validation else "test"
-    return split, name + (data.WITH_MIRROR if args.mirror else "")
-
-
 def print_summary(args, name, paths, results):
     """The last lines: the accuracy, of all runs and their mean, and the next command.
 
     results: for each run, the last entry of its history, and its seconds.
     """
     accuracies = [test_accuracy for (_, _, _, test_accuracy), _ in results]
-    split, tested = tested_on(args, name)
-    print(f"{split} accuracy on {tested}: {', '.join(f'{each:.1f}' for each in accuracies)} %")
+    print(f"{args.split} accuracy on {name}{args.looks}: "
+          f"{', '.join(f'{each:.1f}' for each in accuracies)} %")
     if args.runs > 1:
         print(f"{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}, {args.length} "
               f"{args.settings}\nmean {statistics.mean(accuracies):.1f} %, "
               f"standard deviation {statistics.stdev(accuracies):.1f}, "
               f"lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
               f"{statistics.mean(seconds for _, seconds in results):.0f} s of training each")
-    if args.validation:
-        print("Next: compare settings by this accuracy. Then train without --validation.")
-    else:
+    if not args.validation:
         command = ["python", "evaluate.py"]
         command += ["--checkpoint", paths[0]] if args.checkpoint or args.runs > 1 else []
         command += ["--dataset", args.dataset] if args.dataset != "cifar10" else []
@@ -349,17 +340,16 @@ def main(argv=()):
     add = parser.add_argument
     add("--epochs", type=number(int, 1, 100_000), default=8, help="passes over the training set")
     add("--batch-size", type=number(int, 1, 100_000), default=4, help="images in a mini-batch")
-    add("--optimizer", choices=("sgd", "muon", "adam", "rmsprop"), default="sgd", help="its steps")
+    add("--optimizer", choices=("sgd", "muon", "adam", "rmsprop"), default="sgd", help="method")
     add("--lr", type=number(float, 1e-9, 100), default=0.001, help="learning rate")
-    add("--momentum", type=number(float, 0, 1),
-        help="how much of the last step to keep (sgd and muon): 0.9, if none is given")
+    add("--momentum", type=number(float, 0, 1), help="for sgd and muon; 0.9 if it is not given")
     add("--nesterov", action="store_true", help="look one momentum step ahead (muon does anyway)")
     add("--weight-decay", type=number(float, 0, 10), default=0.0, help="pull of weights towards 0")
-    add("--schedule", choices=("constant", "linear"), default="constant", help="falls lr to 0?")
+    add("--schedule", choices=("constant", "linear"), default="constant", help="of the rate")
     add("--warmup", type=number(float, 0, 1), default=0.0, help="share of steps in which lr rises")
     add("--augment", action="store_true", help="flip and shift images (not mnist, not stripes)")
     add("--validation", type=number(int, 0, 100_000), default=0, metavar="N",
-        help="test on N training images instead")
+        help="keep N training images out of the training, and test on them")
     add("--seed", type=number(int, 0, 2**32), default=0, help="starts all random numbers")
     add("--runs", type=number(int, 1, 1000), default=1, help="train with SEED, SEED + 1, ...")
     args = parser.parse_args(argv)
@@ -378,6 +368,9 @@ def main(argv=()):
                              if value != parser.get_default(flag) and flag not in elsewhere)
     args.length = (f"{args.epochs} epoch{'' if args.epochs == 1 else 's'}, "
                    f"mini-batches of {args.batch_size}")
+    # What stands beside each result: which images it is of, and whether in the mirror too.
+    args.split = "validation" if args.validation else "test"
+    args.looks = data.WITH_MIRROR if args.mirror else ""
     if args.momentum is None:
         args.momentum = 0.9
     run_seeds(args)

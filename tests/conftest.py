@@ -16,22 +16,19 @@ torch.set_num_threads(1)
 
 
 def edited(name, *edits, once=True):
-    """The names of a script, lenet5, data, train or evaluate, after edits of its text; once: each in one place."""
+    """The names of a script, lenet5, data, train or evaluate, after edits of its text.
+
+    once: what is replaced must stand in one place.
+    """
     path = os.path.join(ROOT, f"{name}.py")
     with open(path) as file:
         source = file.read()
     for old, new in edits:
         assert source.count(old) == 1 if once else old in source, old
         source = source.replace(old, new)
-    names = {"__name__": name}
+    names = {"__name__": name, "__doc__": None}
     exec(compile(source, path, "exec"), names)
     return names
-
-
-@pytest.fixture(autouse=True)
-def nothing_found_yet(monkeypatch):
-    """What load(train=True) found is kept for load(train=False): here, for one test."""
-    monkeypatch.setattr(data, "FOUND", {})
 
 
 @pytest.fixture(scope="session")
@@ -42,28 +39,27 @@ def stripes():
 
 @pytest.fixture
 def few(stripes, monkeypatch, tmp_path):
-    """A new folder to work in, where the synthetic dataset has 400 and 200 images: a run takes a moment."""
-    cut = [TensorDataset(*dataset[:n]) for dataset, n in zip(stripes, (400, 200))]
-    for dataset in cut:
-        dataset.classes, dataset.name = stripes[0].classes, stripes[0].name
-    load = data.load
-    monkeypatch.setattr(data, "load", lambda train=True, dataset="auto", root="data":
-                        cut[0 if train else 1] if dataset == "stripes" else load(train, dataset, root))
+    """A new folder to work in, and 400 and 200 stripes, so that a run takes a moment.
+
+    data.load() gives them for "stripes", and under the name of CIFAR-10 for "cifar10".
+    """
+    real, tensors = data.load, [dataset[:n] for dataset, n in zip(stripes, (400, 200))]
+
+    def load(train=True, dataset="cifar10", root="data"):
+        if dataset not in ("stripes", "cifar10"):
+            return real(train, dataset, root)
+        loaded = TensorDataset(*tensors[not train])
+        loaded.name, loaded.classes, _, _ = data.DATASETS[dataset]
+        return loaded
+
+    monkeypatch.setattr(data, "load", load)
     monkeypatch.chdir(tmp_path)
-    return cut
-
-
-@pytest.fixture
-def mirrorable(few, monkeypatch):
-    """few, under the name of CIFAR-10: --augment and --mirror are refused for stripes."""
-    for dataset in few:
-        monkeypatch.setattr(dataset, "name", data.CIFAR)
-    return few
+    return load(True, "stripes"), load(False, "stripes")
 
 
 @pytest.fixture(scope="session")
 def cifar():
-    """The real CIFAR-10, (trainset, testset), for the tests that want it: they are skipped without it."""
+    """The real CIFAR-10, (trainset, testset); a test that wants it is skipped where it is not."""
     folder = os.path.join(ROOT, "data")
     try:
         data.CIFAR10(folder)  # downloads nothing
