@@ -26,7 +26,7 @@ def edited(name, *edits, once=True):
     for old, new in edits:
         assert source.count(old) == 1 if once else old in source, old
         source = source.replace(old, new)
-    names = {"__name__": name, "__doc__": None}
+    names = {"__name__": name}
     exec(compile(source, path, "exec"), names)
     return names
 
