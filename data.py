@@ -64,15 +64,15 @@ def load(train=True, dataset="cifar10", root="data"):
 
     dataset: "cifar10", "mnist" or "fashion" (Fashion-MNIST), which are downloaded into the folder
     root unless they are there; or "stripes", a synthetic dataset that needs no download.
-    In what it returns, [7] is one image, (3, 32, 32), float32 in [-1, 1], and its label, 0 to 9;
-    [:4] is the first four images, (4, 3, 32, 32), and their labels, (4,), int64.
+    trainset[7] is one image, (3, 32, 32), float32 in [-1, 1], and its label, 0 to 9; trainset[:4]
+    is the first four images, (4, 3, 32, 32), and their labels, (4,), int64.
     Raises UserError if the dataset can't be had, KeyError if dataset is another word.
     """
     if dataset == "cifar10":
         # The tutorial's line. (Its download=True is done already, from a faster address.)
         cifar10 = CIFAR10(download(root), train=train, download=False, transform=transform)
-        # In this set, each image is transformed again in every epoch. That is slow: below, all
-        # images are transformed once. These are its bytes, (N, 32, 32, 3), colours last.
+        # This set transforms each image again in every epoch, which is slow. So we take its bytes,
+        # (N, 32, 32, 3), colours last, and transform all images once, below.
         pixels = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2)
         labels = torch.tensor(cifar10.targets)
     else:
@@ -141,9 +141,9 @@ def validation_split(trainset, n):
     """Set the last n training images aside as a validation set: returns (the others, those n).
 
     Settings that you choose, and training does not (epochs, learning rate, ...), are
-    hyperparameters. Try ten of them on the test set, and the best result owes part of its lead to
-    luck with just those images. So choose by the accuracy on the validation set, and keep the test
-    set for the end. Raises UserError unless images remain on both sides.
+    hyperparameters. If you try ten of them on the test set, the best one is best partly by luck
+    with just those images. So choose by the accuracy on the validation set, and keep the test set
+    for the end. Raises UserError unless images remain on both sides.
     """
     if not 0 < n < len(trainset):
         raise UserError(f"A validation set of {n:,} can't be taken from {len(trainset):,} training "

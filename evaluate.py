@@ -8,14 +8,14 @@ loads what train.py saved and prints
 
     the first four
       ground truth:       cat    ship    ship   plane
-      prediction:         cat    ship    ship   plane
-      its logit:         2.74    7.11    3.60    2.21
+      prediction:         cat    ship    ship    ship
+      its logit:         3.67    8.89    3.49    1.80
 
-    accuracy on CIFAR-10: 59.6 % (guessing: 10 %)
+    accuracy on CIFAR-10: 61.8 % (guessing: 10 %)
 
     accuracy of each class
-        plane   68.6 %
-          car   71.5 %
+        plane   63.0 %
+          car   72.3 %
       ...
 
 then which classes it takes for which (the confusion matrix), and draws predictions.png,
@@ -53,8 +53,8 @@ def predict(net, testloader, device="cpu"):
     """Inference: the logits (N, 10) of net for all images of the loader, and their labels (N,)."""
     all_outputs, all_labels = [], []
     net.eval()  # dropout off, BatchNorm with its stored averages; LeNet-5 has neither, yours may
-    # For the backward pass PyTorch keeps what each layer will need then. no_grad says that
-    # backward() will not be called, which saves that memory and some time.
+    # For the backward pass PyTorch keeps what each layer will need then. no_grad: don't keep it,
+    # there is no backward pass. That saves memory and some time.
     with torch.no_grad():
         for images, labels in testloader:
             outputs = net(images.to(device))  # (N, 3, 32, 32) -> (N, 10)
@@ -169,7 +169,7 @@ def classify(args):
     check_outputs(args, outputs)
     probabilities = F.softmax(outputs, 1)             # they add up to 1
     if args.assumed:
-        knows = f"may know other classes: these are {name}'s, for want of --dataset."
+        knows = f"may know other classes: these are {name}'s, since no --dataset is given."
     else:
         knows = f"knows the ten classes of {name}: whatever an image shows, it gets one of them."
     print(f"{args.checkpoint}{looks} {knows}")
@@ -183,8 +183,9 @@ def classify(args):
 
 
 def read_image(path, dataset="cifar10"):
-    """A photo as a network of this dataset wants it, (3, 32, 32) in [-1, 1]: its middle square,
-    shrunk; for MNIST and Fashion-MNIST, what like_grey() makes of it.
+    """A photo as a network for this dataset needs it, (3, 32, 32) in [-1, 1].
+
+    For CIFAR-10 its middle square, shrunk; for MNIST and Fashion-MNIST, what like_grey() makes.
 
     Raises UserError if path holds no image, a damaged one, or one of more pixels than Pillow takes.
     """
@@ -202,7 +203,8 @@ def read_image(path, dataset="cifar10"):
     if dataset in ("mnist", "fashion"):
         image = like_grey(image.convert("L"), dataset, path)
     image = resize(center_crop(image.convert("RGB"), min(image.size)), [32, 32])
-    return data.transform(image).as_subclass(torch.Tensor)  # the same Compose as the test set's
+    # The same Compose as the test set's. (v2 returns an Image, torchvision's kind of tensor.)
+    return data.transform(image).as_subclass(torch.Tensor)
 
 
 def like_grey(image, dataset, path):
@@ -260,14 +262,15 @@ def draw_all(net, testset, outputs, matrix, name):
     mistakes = []
     for a, b in most_confused(matrix):
         tiles = [tile(testset, outputs, k) for k in most_confident_mistakes(outputs, labels, a, b)]
-        mistakes.append((f"{name}: {classes[a]} and {classes[b]}, the surest mistakes", tiles))
+        mistakes.append((f"{name}: {classes[a]} and {classes[b]}, most confident mistakes", tiles))
     draw_sheet(mistakes, "mistakes.png")
     draw_confusion(matrix, classes, name, "confusion.png")
     image = images[0].to(next(net.parameters()).device)
     draw_feature_maps(net, image, "feature_maps.png")
     print("\ndrawn: predictions.png, mistakes.png, confusion.png, feature_maps.png")
     _, conv, relu, *_ = trace(net, image[None])
-    if (conv.name, relu.name) == ("conv1", "relu") and conv.size.startswith("(32 - "):
+    if ((conv.name, relu.name) == ("conv1", "relu") and conv.size.startswith("(32 - ")
+            and "/" not in conv.size and net.conv1.groups == 1):  # no padding, no stride
         draw_filters(net, "filters.png")
         draw_convolution(net.conv1, image, "convolution.png")
         print("       filters.png, convolution.png")
@@ -279,8 +282,8 @@ def draw_curve(history, title, path=None, split="test"):
     """Draw accuracies and losses over the epochs. Returns a PIL image.
 
     history: (training loss, training accuracy, test loss, test accuracy) for each epoch; split:
-    "test" or "validation". A gap between the lines is normal. Where the training line goes on while
-    the other one stops, or turns back, the network is overfitting: it learns the training images
+    "test" or "validation". A gap between the lines is normal. Where the training loss still falls,
+    and the other one does not, or rises, the network is overfitting: it learns the training images
     by heart, and what it learns no longer generalises to others.
     """
     epochs = range(1, len(history) + 1)
@@ -298,8 +301,8 @@ def plot(panels, title, path=None):
     """Draw lines over x, in panels side by side. Returns a PIL image; path, if given, is written.
 
     panels: [(name of y, name of x, (lowest y, highest y), {name of a line: (xs, ys), ...}), ...].
-    None in place of the lowest and highest y takes them from the lines. What lies beyond them is
-    drawn at the edge.
+    None in place of the lowest and highest y: from the lines, in tens if "accuracy" is in the name
+    of y (it is in percent), else from 0 on. What lies beyond them is drawn at the edge.
     """
     head = 76 + 40 * title.count("\n")
     top = head + 48 + 36 * max(len(lines) for *_, lines in panels)      # below the lines' names
@@ -311,6 +314,7 @@ def plot(panels, title, path=None):
         lowest, highest = limits or limits_of(y_name, lines)
         every_x = sorted({x for xs, _ in lines.values() for x in xs})
         width = max(every_x) - min(every_x) or 1
+        # The column and the row of the picture for an x and a y.
         column = lambda x: left + 800 * (x - min(every_x)) / width
         row = lambda y: top + 580 * (highest - min(max(y, lowest), highest)) / (highest - lowest)
         draw.text((left, head), y_name, "black", font_size=32)
@@ -318,7 +322,7 @@ def plot(panels, title, path=None):
         for y in (lowest + (highest - lowest) * step / 10 for step in range(11)):
             draw.line((left, row(y), left + 800, row(y)), "lightgray", width=2)
             draw.text((left - 16, row(y)), f"{y:.3g}", "black", font_size=28, anchor="rm")
-        for x in every_x[::math.ceil(len(every_x) / 11)]:
+        for x in every_x[::math.ceil((len(every_x) - 1) / 10) or 1]:
             draw.text((column(x), top + 596), f"{x:.3g}", "black", font_size=28, anchor="mt")
         for k, (name, (xs, ys)) in enumerate(lines.items()):
             points = [(column(x), row(y)) for x, y in zip(xs, ys) if math.isfinite(y)]
@@ -383,8 +387,8 @@ def draw_sheet(groups, path=None):
 def draw_confusion(matrix, classes, name, path=None):
     """The confusion matrix as a heat map: percent of each row. Returns a PIL image.
 
-    The most frequent mistake is as dark as the right answers, on the diagonal: what counts here are
-    the mistakes, and these are few beside the right answers.
+    Mistakes are blue, right answers, on the diagonal, grey. The darkest shade is that of the most
+    frequent mistake, since beside the diagonal all are small.
     """
     percents = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     darkest = max(1, *(percents - percents.diag().diag()).flatten().tolist())
@@ -413,7 +417,7 @@ def draw_filters(net, path=None):
     """
     weight = net.conv1.weight.detach().cpu()                            # (6, 3, 5, 5)
     weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-9)
-    tiles = [(data.imshow(kernel, scale=24), "white", ("", f"kernel {k}"))
+    tiles = [(data.imshow(kernel, scale=24), "black", [f"kernel {k}"])
              for k, kernel in enumerate(weight)]
     return draw_sheet([("the kernels of conv1", tiles)], path)
 
@@ -455,10 +459,10 @@ def draw_convolution(conv, image, path=None):
 
     y = 3 * high + 40
     sums = " + ".join(f"({total:.3f})" for total in (*products.sum((1, 2)), bias[k]))
-    for line, text in enumerate((f"three sums and the bias: {sums} = {maps[k, i, j]:.2f}, rounded",
+    for line, text in enumerate((f"sums and bias: {sums} = {maps[k, i, j]:.2f}",
                                  f"ReLU: max(0, {maps[k, i, j]:.2f}) = {maps[k, i, j].relu():.2f}",
                                  f"in row {i}, column {j} of feature map {k}",
-                                 "orange: above 0, blue: below")):
+                                 "orange: above 0, blue: below; all numbers are rounded")):
         draw.text((222, y + 20 + 40 * line), text, "black", font_size=18)
     relu = maps[k:k + 1].relu() / maps.max().clamp(min=1e-9) * 2 - 1  # (1, H, W), in [-1, 1]
     for x, name, picture, size in ((10, "the image", image, K),

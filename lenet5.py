@@ -47,8 +47,8 @@ class LeNet5(nn.Module):
 
     net(images) calls forward(images). images: (N, 3, 32, 32), float, in [-1, 1]; it returns the
     logits, (N, 10): one score for each class, any real number, of which the highest is the
-    prediction. Smaller images, and those of 36 pixels or more, make PyTorch raise RuntimeError in
-    fc1 (33 to 35 pass: pooling drops the rest); trace() shows the shapes on the way.
+    prediction. Another size makes PyTorch raise RuntimeError, except 33 to 35 pixels, where pooling
+    drops the rest; trace(), below, shows the shapes on the way. One image alone: net(image[None]).
     """
 
     def __init__(self):
@@ -57,7 +57,7 @@ class LeNet5(nn.Module):
         # A convolution slides its kernels (filters) over the image, pixel by pixel (stride 1), and
         # only where they fit in whole (no padding). Each kernel fills one feature map: how well it
         # matches, at each place.
-        # What a layer learns: output channels * (weights that each has + 1 bias).
+        # How many numbers a layer learns: output channels * (weights of each + 1 bias).
         self.conv1 = nn.Conv2d(3, 6, 5)        # 6 kernels of 3x5x5      6 * (75 + 1)   =    456
         self.pool = nn.MaxPool2d(2, 2)         # max pooling: the largest of 2x2, stride 2
         self.conv2 = nn.Conv2d(6, 16, 5)       # 16 kernels of 6x5x5     16 * (150 + 1) =  2,416
@@ -67,7 +67,7 @@ class LeNet5(nn.Module):
 
     def forward(self, x):
         # ReLU, max(0, x), is the activation function. It makes the network non-linear: without it,
-        # fc1, fc2 and fc3 in a row could do no more than one of them.
+        # fc1, fc2 and fc3 in a row could do no more than one linear layer from 400 to 10.
         # flatten(x, 1) makes one row of numbers of each image. Older tutorials write x.view(-1,
         # 16 * 5 * 5), where -1 means "however many rows it takes": of four images of 52x52 pixels
         # it makes sixteen rows, sixteen answers, and no error.
@@ -82,6 +82,9 @@ class LeNet5(nn.Module):
 # ==== Beyond the tutorial =========================================================================
 
 # ---- The shape trace: what forward() does, call by call ----
+#
+# To copy it, take all from here to print_trace(). A network of layers in a row gets every column;
+# of another one the table says what is sure, and leaves the rest empty.
 
 Row = namedtuple("Row", "name size shape receptive_field parameters multiply_adds output")
 
@@ -99,9 +102,9 @@ ELEMENTWISE = "relu leaky_relu elu gelu tanh sigmoid dropout batch_norm add sub 
 class Tracer(TorchFunctionMode):
     """with Tracer() as tracer: each call that PyTorch gets is noted in tracer.calls.
 
-    In the block, PyTorch calls __torch_function__() in place of each of its functions. Noted are
-    its name, its arguments by name, {tensor: shape} of those, what it returned, and its shape. (At
-    once: x.squeeze_() would change the shape of x later.)
+    In the block, PyTorch calls __torch_function__() in place of each of its functions. For each
+    call it notes: the name, the arguments by name, the shapes of the tensors among them, the
+    result, and the shape of the result. (Now, since x.squeeze_() would change a shape later.)
     """
 
     def __init__(self):
@@ -110,7 +113,7 @@ class Tracer(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name, kwargs = function.__name__.strip("_"), kwargs or {}
-        name = function.__self__.__name__ if name == "get" else name  # an attribute, such as x.T
+        name = function.__self__.__name__ if name == "get" else name  # x.T calls T.__get__(x)
         given = {**dict(zip(ARGUMENTS.get(name, "").split() or range(len(args)), args)), **kwargs}
         # Also what is in a list, as in torch.cat([x, y]).
         values = sum(([*v] if isinstance(v, (list, tuple)) else [v] for v in given.values()), [])
@@ -133,8 +136,8 @@ def trace(net, images):
     Row.size the arithmetic behind it. Row.receptive_field says how many pixels of the input,
     across, a value in the middle of a feature map depends on. Row.multiply_adds counts one
     image's. What it can't know of a network is None. Dropout is off meanwhile, as in a test. If a
-    call fails, the rows before it are printed, and the layer that fails with what it gets; this
-    stands under PyTorch's error too, which goes on.
+    layer fails, trace() prints the rows so far and then the layer with what it gets, and PyTorch's
+    error goes on, with this line under it.
     """
     modes, tracer = {module: module.training for module in net.modules()}, Tracer()
     try:
@@ -150,6 +153,7 @@ def trace(net, images):
                 error.add_note(fact)
         raise
     finally:
+        # Each layer as it was: net.train() would also wake one that was frozen by eval().
         net.apply(lambda module: setattr(module, "training", modes[module]))
     return make_rows(net, images, tracer.calls)[0]
 
@@ -163,13 +167,13 @@ def make_rows(net, images, calls):
     field, jump, start = 1, 1, 0
     for function, given, shapes, y, shape in calls:
         learned = {tensor for tensor in shapes if isinstance(tensor, nn.Parameter)}
-        data = [tensor for tensor in shapes if tensor not in learned | buffers] or [None]
+        data = [t for t in shapes if t not in learned | buffers] or [*shapes] or [None]
         size, window = arithmetic(function, given, shapes.get(data[0], ()), shape)
         elementwise = function in ELEMENTWISE and not given.get("training")
         origins[y] = origins.get(data[0], "") if elementwise else size
 
         if {*data} != {rows[-1].output} or not (window or elementwise):
-            field = math.inf  # not known, here and further on
+            field = math.inf  # it takes not just the last row, or is unknown: None from here on
         kernel, stride, padding = window or (1, 1, 0)
         field += (kernel - 1) * jump  # from the kernel's first pixel to its last
         start -= padding * jump
@@ -254,11 +258,11 @@ def print_trace(rows, total=True):
 
 # ---- By hand: the same network as nothing but loops ------------------------------------------
 #
-# Plain Python numbers in nested lists, one image at a time. x is what goes into a layer, y what
-# comes out, and dx, dy are the gradients: how fast the loss grows with each number in x or y.
-# Forward makes y out of x; backward makes dx out of dy, by the chain rule, so it runs from the
-# last layer to the first: backpropagation. A weight's gradient is *added* to what stands in
-# dweight, as PyTorch adds it to .grad.
+# They need no more than import math. Plain Python numbers in nested lists, one image at a time. x
+# is what goes into a layer, y what comes out, and dx, dy are the gradients: how fast the loss grows
+# with each number in x or y. Forward makes y out of x; backward makes dx out of dy, by the chain
+# rule, so it runs from the last layer to the first: backpropagation. A weight's gradient is *added*
+# to what stands in dweight, as PyTorch adds it to .grad.
 
 
 def zeros_like(x):
@@ -430,8 +434,8 @@ def backward_by_hand(weights, images, labels):
     for image, label in zip(images, labels):
         a1, r1, p1, a2, r2, p2, f, a3, r3, a4, r4, outputs = forward_by_hand(weights, image)
         loss += cross_entropy_by_hand(outputs, label) / len(images)  # the mean over the batch
-        # Its gradient for the ten outputs is simple: each probability, less what it should be (1
-        # or 0).
+        # The gradient of the loss for the ten outputs is simple: each probability, less what it
+        # should be: 1 for the label, else 0 (in Python True counts as 1, False as 0).
         p = softmax_by_hand(outputs)
         doutputs = [(p[k] - (k == label)) / len(images) for k in range(len(p))]
         dr4 = linear_backward(r4, w["fc3.weight"], doutputs, dw["fc3.weight"], dw["fc3.bias"])
@@ -453,7 +457,7 @@ def step_by_hand(weights, gradients, buffers, lr, momentum):
     """What optimizer.step() does at the tutorial's settings, on nested lists, in place.
 
     buffer = momentum * buffer + gradient, then weight = weight - lr * buffer; buffers start as
-    zeros. (PyTorch's form: a new learning rate also multiplies the old gradients in the buffer.)
+    zeros. (This is PyTorch's form: lr multiplies the whole buffer, the old gradients in it too.)
     """
     for i in range(len(weights)):
         if isinstance(weights[i], list):
@@ -476,13 +480,12 @@ def compare(net, images, labels):
     loss = F.cross_entropy(outputs, labels)
     loss.backward()
     optimizer.step()
-    loss_by_hand, gradients = backward_by_hand(weights, images.tolist(), labels.tolist())
+    loss_by_hand, grads = backward_by_hand(weights, images.tolist(), labels.tolist())
     for name, weight in weights.items():
-        step_by_hand(weight, gradients[name], zeros_like(weight), lr=0.001, momentum=0.9)
+        step_by_hand(weight, grads[name], zeros_like(weight), lr=0.001, momentum=0.9)
     print(f"\nthe backward pass, if it is of class {labels.item()}")
     print(f"  loss: PyTorch {loss.item():.5f}, by hand {loss_by_hand:.5f}")
-    autograds = [parameter.grad for parameter in net.parameters()]
-    print_difference(" of all 62,006 gradients", gradients.values(), autograds)
+    print_difference(" of all 62,006 gradients", grads.values(), [p.grad for p in net.parameters()])
     print_difference(" of the weights after one step", weights.values(), net.parameters())
 
 

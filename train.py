@@ -5,7 +5,18 @@
 trains as the tutorial does (mini-batches of 4, SGD with learning rate 0.001 and momentum 0.9; eight
 epochs are our choice), and prints
 
-@@LOG@@
+    CIFAR-10: 50,000 training images, 8 epochs, mini-batches of 4, seed 0, on cpu
+    [1,  2000] loss: 2.213
+    [1,  4000] loss: 1.871
+    ...
+    epoch 1: test accuracy 49.0 %, loss 1.413; training 36.2 %, 1.720; 303 s left
+    ...
+    epoch 8: test accuracy 61.8 %, loss 1.116; training 66.8 %, 0.937; 0 s left
+    607 s of training, 659 images/s
+    network: cifar_net.pth
+    curve: cifar_net_curve.png, its numbers: cifar_net_curve.csv
+    test accuracy on CIFAR-10: 61.8 %
+    Next: python evaluate.py
 """
 import argparse
 import contextlib
@@ -29,9 +40,9 @@ from lenet5 import LeNet5, print_trace, trace
 def train(net, trainloader, criterion, optimizer, epoch=0, device="cpu", log_every=2000):
     """One epoch: learn from every training image once. Returns mean loss and accuracy (percent).
 
-    Both are computed for each mini-batch before its step, so with older weights than those at the
-    end of the epoch. trainloader: any DataLoader of (images, labels). epoch, from 0, stands in the
-    log; log_every: the mini-batches between two lines of it.
+    Both are measured while the weights still change, so they differ from a measurement after the
+    epoch. trainloader: any DataLoader of (images, labels); criterion: the mean over a mini-batch.
+    epoch, from 0, stands in the log; log_every: the mini-batches between two lines of it.
     """
     net.train()  # for layers that work differently in training, such as dropout
     running_loss = total_loss = 0.0  # since the last line of the log; since the epoch began
@@ -40,8 +51,7 @@ def train(net, trainloader, criterion, optimizer, epoch=0, device="cpu", log_eve
         inputs, labels = inputs.to(device), labels.to(device)
 
         # backward() adds to the gradients that are already there. Without this line each step
-        # would follow the sum of all gradients so far, most of them taken at weights that have
-        # changed since.
+        # would follow the sum of all gradients so far, most of them of weights that have changed.
         optimizer.zero_grad()
 
         outputs = net(inputs)              # the forward pass: (N, 3, 32, 32) -> (N, 10)
@@ -75,9 +85,9 @@ def run(args, seed, path, trainloader, testloader):
 
     # The criterion (loss function) says in one number how wrong the outputs are. Cross-entropy is
     # the usual one for more than two classes: softmax turns ten logits into ten probabilities,
-    # and the loss is -log of the one that the true class got, the mean over the mini-batch. 0 for
-    # being certain and right; log(10) = 2.303 for ten equal probabilities, about where training
-    # starts. Softmax is inside it, so the network must not end with one of its own.
+    # and the loss is -log of the one that the true class got, the mean over the mini-batch. It is 0
+    # for being certain and right, and log(10) = 2.303 for ten equal probabilities, about where
+    # training starts. Softmax is inside it: the network must not end with one of its own.
     criterion = nn.CrossEntropyLoss()
 
     # Stochastic gradient descent (SGD) moves each parameter against its gradient; stochastic, since
@@ -97,8 +107,8 @@ def run(args, seed, path, trainloader, testloader):
                                          log_every)
         seconds += time.perf_counter() - start
 
-        # Chapter 5 early: how good is it at other images? (With --validation, these are no test
-        # images, but training images that were set aside.)
+        # Chapter 5, after each epoch: how good is it at other images? (With --validation these are
+        # no test images, but training images that were set aside.)
         outputs, labels = predict(Mirrored(net) if args.mirror else net, testloader, args.device)
         test_loss = criterion(outputs, labels).item()
         history.append((loss, train_accuracy, test_loss, accuracy(outputs, labels)))
@@ -126,7 +136,7 @@ def save(net, path):
 def run_seeds(args):
     """What python train.py does: load the images once, then run() for each seed, and a summary."""
     asked, args.dataset = args.dataset, data.find_dataset(args)
-    if args.checkpoint and asked != args.dataset == "stripes":
+    if args.checkpoint and asked == "auto" and args.dataset == "stripes":
         raise data.UserError(f"{args.checkpoint} would get a network of stripes. If you want that, "
                              "add --dataset stripes.")
     data.refuse_flips(args)

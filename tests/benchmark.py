@@ -1,10 +1,10 @@
 """How fast: the tutorial's loop and ours, side by side in one run.
 
     python tests/benchmark.py           six to twelve minutes
-    python tests/benchmark.py --race    more than fifteen: whole trainings, with the accuracy that they reach
+    python tests/benchmark.py --race    more than fifteen: whole trainings, and their accuracy
 
-A computer does other work too, and one measurement says little: so the loops take turns, and it is the ratios that
-count, not the seconds. This is a benchmark and no test: nothing here can fail.
+A computer does other work too, and one measurement says little: so the loops take turns, and it is
+the ratios that count, not the seconds. This is a benchmark and no test: nothing here can fail.
 """
 import argparse
 import contextlib
@@ -27,31 +27,35 @@ import train
 from evaluate import Mirrored, accuracy, predict
 from lenet5 import LeNet5
 
-# The rungs of README.md's ladder, in its order: what train.py is called with, but for --runs and --checkpoint.
+# The rungs of README.md's ladder, in its order: what train.py is called with, but for --runs and
+# --checkpoint.
 RUNGS = {
     "tutorial": "",
     "larger batches": "--batch-size 64 --lr 0.016",
     "falling rate": "--batch-size 64 --lr 0.016 --schedule linear",
     "longer steps": "--batch-size 64 --lr 0.05 --schedule linear --warmup 0.1 --nesterov",
-    "weight decay": "--batch-size 64 --lr 0.05 --schedule linear --warmup 0.1 --nesterov --weight-decay 0.002",
-    "augmentation": "--batch-size 128 --lr 0.1 --schedule linear --warmup 0.1 --nesterov --weight-decay 0.001 --augment "
-                    "--epochs 25",
-    "Muon": "--batch-size 128 --lr 0.02 --schedule linear --warmup 0.1 --optimizer muon --momentum 0.95 "
-            "--weight-decay 0.05 --augment --epochs 25",
-    "best": "--batch-size 256 --lr 0.03 --schedule linear --warmup 0.1 --optimizer muon --momentum 0.95 "
-            "--weight-decay 0.05 --augment --epochs 75 --mirror",
-    "fast": "--batch-size 48 --lr 0.03 --schedule linear --warmup 0.1 --optimizer muon --weight-decay 0.02 --epochs 1",
+    "weight decay": "--batch-size 64 --lr 0.05 --schedule linear --warmup 0.1 --nesterov "
+                    "--weight-decay 0.002",
+    "augmentation": "--batch-size 128 --lr 0.1 --schedule linear --warmup 0.1 --nesterov "
+                    "--weight-decay 0.001 --augment --epochs 25",
+    "Muon": "--batch-size 128 --lr 0.02 --schedule linear --warmup 0.1 --optimizer muon "
+            "--momentum 0.95 --weight-decay 0.05 --augment --epochs 25",
+    "best": "--batch-size 256 --lr 0.03 --schedule linear --warmup 0.1 --optimizer muon "
+            "--momentum 0.95 --weight-decay 0.05 --augment --epochs 75 --mirror",
+    "fast": "--batch-size 48 --lr 0.03 --schedule linear --warmup 0.1 --optimizer muon "
+            "--weight-decay 0.02 --epochs 1",
 }
 
 # ToTensor() is the Korean tutorial's; pytorch.org's has had data.transform, of v2, since May 2026.
-TO_TENSOR = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
+TO_TENSOR = transforms.Compose([transforms.ToTensor(),
+                                transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
 
 
 # ---- The yardstick: the tutorial's way, transforms image by image, in two worker processes -------
 
 
 def tutorial_train(dataset):
-    """Returns a function that trains for one epoch, the tutorial's way, each time it is called; and the network."""
+    """Returns a function that trains for one epoch, the tutorial's way; and the network."""
     trainloader = DataLoader(dataset, batch_size=4, shuffle=True, num_workers=2)
     net = LeNet5()
     criterion = nn.CrossEntropyLoss()
@@ -93,7 +97,8 @@ def our_train(dataset, flags, epochs=None, onednn=None, num_workers=0):
     """What python train.py does between the trace and the test; returns the network."""
     args = arguments(flags)
     epochs = epochs or args.epochs
-    trainloader = DataLoader(dataset, batch_size=args.batch_size, shuffle=True, num_workers=num_workers,
+    trainloader = DataLoader(dataset, batch_size=args.batch_size, shuffle=True,
+                             num_workers=num_workers,
                              collate_fn=data.collate_augmented if args.augment else None)
     net = LeNet5()
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr, momentum=args.momentum)
@@ -123,8 +128,9 @@ def seconds(function, *args, **flags):
 def training(to_tensor, v2, ours):
     """Ten turns of 5,000 images each; printed are medians, as for an epoch of 50,000.
 
-    A ratio is the median of ten: each compares what ran in the same turn, since a machine is faster at one time than
-    at another. to_tensor, v2: torchvision's CIFAR10 with either transform; ours: what data.load() returns.
+    A ratio is the median of ten: each compares what ran in the same turn, since a machine is faster
+    at one time than at another. to_tensor, v2: torchvision's CIFAR10 with either transform; ours:
+    what data.load() returns.
     """
     times = {}
 
@@ -155,8 +161,10 @@ def training(to_tensor, v2, ours):
 
     print(f"{'training':<32}{'images/s':>10}{'s/epoch':>10}{'ratio':>8}   images/s, lowest-highest")
     for name in (name for name in times if name not in RUNGS):
-        print(f"{name:<32}{row(name)}{ratio(name):8.1f}   {5000 / max(times[name]):,.0f}-{5000 / min(times[name]):,.0f}")
-    print(f"\n{'the ladder':<32}{'images/s':>10}{'s/epoch':>10}{'epochs':>8}{'time':>8}   (in tutorial epochs)")
+        print(f"{name:<32}{row(name)}{ratio(name):8.1f}   "
+              f"{5000 / max(times[name]):,.0f}-{5000 / min(times[name]):,.0f}")
+    print(f"\n{'the ladder':<32}{'images/s':>10}{'s/epoch':>10}{'epochs':>8}{'time':>8}   "
+          "(in tutorial epochs)")
     for k, (name, flags) in enumerate(RUNGS.items()):
         epochs = arguments(flags).epochs
         print(f"{k + 1} {name:<30}{row(name)}{epochs:8}{epochs / ratio(name):8.2f}")
@@ -164,16 +172,18 @@ def training(to_tensor, v2, ours):
 
 def predicting(to_tensor, ours):
     tutorial = seconds(tutorial_predict, LeNet5(), to_tensor)
-    one, two = (statistics.median(seconds(our_predict, LeNet5(), ours, mirror) for _ in range(5)) for mirror in (False, True))
-    print(f"\npredicting the 10,000 test images: the tutorial's loop {tutorial:.1f} s, ours {one:.2f} s, ratio "
-          f"{tutorial / one:.0f}; with the mirror image {two:.2f} s, {two / one:.1f} times ours")
+    one, two = (statistics.median(seconds(our_predict, LeNet5(), ours, mirror) for _ in range(5))
+                for mirror in (False, True))
+    print(f"\npredicting the 10,000 test images: the tutorial's loop {tutorial:.1f} s, "
+          f"ours {one:.2f} s, ratio {tutorial / one:.0f}; "
+          f"with the mirror image {two:.2f} s, {two / one:.1f} times ours")
 
 
 def race(to_tensor, ours, our_test):
-    """Whole trainings: the tutorial's loop for eight epochs, then the best rung, and the fast one five times.
+    """Whole trainings: the tutorial's loop (eight epochs), the best rung, the fast one five times.
 
-    Only the seconds of training are counted. The rungs are not tested before their end, so that the test set
-    can't choose their last epoch.
+    Only the seconds of training are counted. The rungs are not tested before their end, so that the
+    test set can't choose their last epoch.
     """
     torch.manual_seed(0)
     epoch, net = tutorial_train(to_tensor)
@@ -183,7 +193,8 @@ def race(to_tensor, ours, our_test):
         percent = our_predict(net, our_test)
         if percent >= 60 and not needed:
             needed = total
-            print(f"the tutorial's loop: {percent:.1f} % after {n} epochs, {needed:.0f} s", flush=True)
+            print(f"the tutorial's loop: {percent:.1f} % after {n} epochs, {needed:.0f} s",
+                  flush=True)
     print(f"the tutorial's loop: {percent:.1f} % after 8 epochs, {total:.0f} s", flush=True)
 
     def rung(name, seed):
@@ -194,12 +205,15 @@ def race(to_tensor, ours, our_test):
         return net, time.perf_counter() - start
 
     net, time_needed = rung("best", seed=0)
-    print(f"best: {our_predict(net, our_test):.1f} %, with the mirror image {our_predict(net, our_test, mirror=True):.1f} %, "
+    print(f"best: {our_predict(net, our_test):.1f} %, "
+          f"with the mirror image {our_predict(net, our_test, mirror=True):.1f} %, "
           f"after {time_needed:.0f} s: {time_needed / total:.2f} of these 8 epochs", flush=True)
     fast = [rung("fast", seed) for seed in range(5)]
-    print(f"fast, seeds 0 to 4: {', '.join(f'{our_predict(net, our_test):.1f}' for net, _ in fast)} % after "
+    slowest = max(time_needed for _, time_needed in fast)
+    print("fast, seeds 0 to 4: "
+          f"{', '.join(f'{our_predict(net, our_test):.1f}' for net, _ in fast)} % after "
           f"{', '.join(f'{time_needed:.1f}' for _, time_needed in fast)} s: "
-          f"1/{int((needed or total) / max(time_needed for _, time_needed in fast))} of the time to 60 %, or less")
+          f"1/{int((needed or total) / slowest)} of the time to 60 %, or less")
 
 
 def main():
@@ -211,7 +225,8 @@ def main():
     torch.manual_seed(0)
     root = args.data_dir
     trainset, testset = data.load(True, "cifar10", root), data.load(False, "cifar10", root)
-    to_tensor, v2 = (data.CIFAR10(root, train=True, transform=transform) for transform in (TO_TENSOR, data.transform))
+    to_tensor, v2 = (data.CIFAR10(root, train=True, transform=transform)
+                     for transform in (TO_TENSOR, data.transform))
     if args.race:
         race(to_tensor, trainset, testset)
     else:

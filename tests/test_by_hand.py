@@ -1,4 +1,12 @@
-"""The referee: what the loops of lenet5.py compute is what PyTorch computes, in float64, to 1e-9."""
+"""The referee: what the loops of lenet5.py compute is what PyTorch computes, in float64, to 1e-9.
+
+    python -m pytest tests/test_by_hand.py -x --mine my_loops.py
+
+tests the functions in my_loops.py in place of lenet5.py's of the same name. They come in the order
+in which one would write them; -k relu tests those with relu in their name only.
+"""
+import copy
+import math
 import re
 
 import pytest
@@ -7,8 +15,233 @@ import torch.nn.functional as F
 from torch import nn
 
 import lenet5
-from lenet5 import LeNet5, backward_by_hand, forward_by_hand, step_by_hand, trace, zeros_like
+from lenet5 import LeNet5, trace, zeros_like
 
+# ---- How two results are compared ----------------------------------------------------------------
+
+
+def shape_of(numbers):
+    """The shape of nested lists; None if they are no full table of numbers."""
+    if not isinstance(numbers, (list, tuple)):
+        return () if isinstance(numbers, (int, float)) else None
+    shapes = {shape_of(part) for part in numbers}
+    return (len(numbers), *shapes.pop()) if len(shapes) == 1 and None not in shapes else None
+
+
+def difference(name, by_hand, by_torch):
+    """Where a result by hand first differs from PyTorch's, as a sentence; "" if it does not."""
+    if by_hand is None:
+        return f"{name} is None: a return is missing"
+    shape = shape_of(by_hand)
+    if shape is None:
+        return f"{name} is no table of numbers, of shape {tuple(by_torch.shape)}: {by_hand!r:.200}"
+    if shape != by_torch.shape:
+        return f"{name} has the shape {shape}, PyTorch's has {tuple(by_torch.shape)}"
+    mine, theirs = torch.tensor(by_hand, dtype=torch.float64), by_torch.detach()
+    wrong = ~((mine - theirs).abs() <= 1e-9 * theirs.abs().max())  # ~: a nan is wrong, too
+    if not wrong.any():
+        return ""
+    place = tuple(wrong.nonzero()[0].tolist())
+    where = name + "".join(f"[{k}]" for k in place)
+    return (f"{where} is {mine[place].item():.6g}, PyTorch's is {theirs[place].item():.6g} "
+            f"({wrong.sum()} of {wrong.numel()} numbers differ)")
+
+
+def agree(**results):
+    """Compare each result, (by hand, by PyTorch), and fail with one sentence if one differs."""
+    problems = {name: difference(name, *pair) for name, pair in results.items()}
+    wrong = [problem for problem in problems.values() if problem]
+    right = [name for name, problem in problems.items() if not problem]
+    if wrong:
+        agreeing = f"; {' and '.join(right)} agree{'s' * (len(right) == 1)}" if right else ""
+        pytest.fail(wrong[0] + agreeing, pytrace=False)
+
+
+def unchanged(function, *args, but=()):
+    """function(*args); fails if that changes an argument, other than those at the places in but."""
+    before = copy.deepcopy(args)
+    result = function(*args)
+    for k, (old, new) in enumerate(zip(before, args)):
+        if k not in but and old != new:
+            pytest.fail(f"{function.__name__}() changed its argument number {k + 1}", pytrace=False)
+    return result
+
+
+def random(*shape):
+    """Positive and negative numbers, among them pairs of equal ones and zeros."""
+    generator = torch.Generator().manual_seed(sum(shape))
+    numbers = torch.randn(*shape, dtype=torch.float64, generator=generator)
+    return (numbers * 2).round() / 2
+
+
+def backward_agrees(layer, backward, x, *parameters):
+    """The backward pass of a layer, layer(x, *parameters), beside PyTorch's."""
+    tensors = [tensor.clone().requires_grad_() for tensor in (x, *parameters)]
+    y = layer(*tensors)
+    dy = random(*y.shape) + 0.25  # never 0, so that nobody's gradient can hide
+    y.backward(dy)
+    gradients = [zeros_like(tensor.tolist()) for tensor in parameters]
+    inputs = [tensor.tolist() for tensor in (x, *parameters[:1])]  # no bias
+    places = range(len(inputs) + 1, len(inputs) + 1 + len(gradients))
+    dx = unchanged(backward, *inputs, dy.tolist(), *gradients, but=places)
+    names = ["dbias", "dweight"][-len(gradients):] if gradients else []
+    by_hand = [*gradients[::-1], dx]
+    agree(**{name: (mine, tensor.grad)
+             for name, mine, tensor in zip([*names, "dx"], by_hand, tensors[::-1])})
+
+
+# ---- Forward, each layer alone, on sizes that are not the network's ------------------------------
+
+def test_relu_by_hand_cuts_off_what_is_negative_however_deep_the_list():
+    x = torch.tensor([[[-2.0, -0.5], [0.0, 3.0]]], dtype=torch.float64)
+    agree(y=(unchanged(lenet5.relu_by_hand, x.tolist()), F.relu(x)))
+    agree(y=(lenet5.relu_by_hand([-1.0, 2.0]), torch.tensor([0.0, 2.0])))
+
+
+POOLS = {f"{channels} channels, {height}x{width}": (channels, height, width)
+         for channels, height, width in [(1, 2, 2), (1, 4, 4), (2, 5, 7), (3, 4, 3), (1, 9, 8)]}
+
+
+@pytest.mark.parametrize("shape", POOLS.values(), ids=POOLS)
+def test_pool_by_hand_keeps_the_largest_and_drops_an_odd_last_row_and_column(shape):
+    x = random(*shape)
+    agree(y=(unchanged(lenet5.pool_by_hand, x.tolist()), F.max_pool2d(x[None], 2, 2)[0]))
+
+
+def test_flatten_by_hand_goes_channel_by_channel_row_by_row():
+    x = random(2, 3, 5)
+    agree(y=(unchanged(lenet5.flatten_by_hand, x.tolist()), x.flatten()))
+
+
+LINEARS = {f"{inputs} -> {outputs}": (inputs, outputs)
+           for inputs, outputs in [(1, 1), (3, 7), (8, 5)]}
+
+
+@pytest.mark.parametrize("inputs, outputs", LINEARS.values(), ids=LINEARS)
+def test_linear_by_hand_weighs_all_inputs(inputs, outputs):
+    x, weight, bias = random(inputs), random(outputs, inputs), random(outputs)
+    by_hand = unchanged(lenet5.linear_by_hand, x.tolist(), weight.tolist(), bias.tolist())
+    agree(y=(by_hand, F.linear(x, weight, bias)))
+
+
+CONVS = {f"kernel {K}, {channels} channels, {height}x{width}": (channels, outputs, height, width, K)
+         for channels, outputs, height, width, K in
+         [(1, 1, 3, 3, 3), (1, 4, 4, 9, 1), (2, 3, 5, 7, 3), (3, 2, 6, 5, 2), (4, 1, 7, 6, 5)]}
+
+
+def conv2d(x, weight, bias):
+    return F.conv2d(x[None], weight, bias)[0]
+
+
+@pytest.mark.parametrize("channels, outputs, height, width, K", CONVS.values(), ids=CONVS)
+def test_conv_by_hand_slides_each_kernel_over_the_image(channels, outputs, height, width, K):
+    x, weight = random(channels, height, width), random(outputs, channels, K, K)
+    bias = random(outputs)
+    by_hand = unchanged(lenet5.conv_by_hand, x.tolist(), weight.tolist(), bias.tolist())
+    agree(y=(by_hand, conv2d(x, weight, bias)))
+
+
+def test_conv_by_hand_is_what_mathematics_calls_a_cross_correlation():
+    """A convolution in mathematics, y(n) = sum over m of x(n - m) * w(m), turns the kernel."""
+    x, w = [1.0, 2.0, 4.0, 8.0, 16.0], [1.0, 10.0, 100.0]
+
+    def conv(kernel):
+        return lenet5.conv_by_hand([[x, x, x]], [[[[0] * 3, kernel, [0] * 3]]], [0.0])[0][0]
+
+    correlation = [sum(x[n + m] * w[m] for m in range(3)) for n in range(3)]
+    convolution = [sum(x[n + 2 - m] * w[m] for m in range(3)) for n in range(3)]
+    assert conv(w) == correlation != convolution == conv(w[::-1])
+
+
+@pytest.mark.parametrize("outputs", [[1.0, -2.0, 0.5], [1000.0, 999.0, -1000.0]], ids=str)
+def test_softmax_by_hand_even_of_scores_that_exp_can_not_take(outputs):
+    p = unchanged(lenet5.softmax_by_hand, outputs)
+    agree(p=(p, torch.tensor(outputs, dtype=torch.float64).softmax(0)))
+
+
+@pytest.mark.parametrize("outputs", [[1.0, -2.0, 0.5], [800.0, 0.0, -800.0]], ids=str)
+def test_cross_entropy_by_hand_even_of_scores_that_exp_can_not_take(outputs):
+    """A logit of 800 that should be 0 costs 800, as with PyTorch; -log(softmax) is -log(0)."""
+    for label in range(3):
+        logits = torch.tensor(outputs, dtype=torch.float64)
+        loss = unchanged(lenet5.cross_entropy_by_hand, outputs, label)
+        expected = F.cross_entropy(logits, torch.tensor(label))
+        agree(**{f"the loss for label {label}": (loss, expected)})
+
+
+# ---- Backward ------------------------------------------------------------------------------------
+
+def test_relu_backward_lets_dy_pass_where_x_is_above_0_and_not_at_0():
+    backward_agrees(F.relu, lenet5.relu_backward,
+                    torch.tensor([[[-2.0, -0.5], [0.0, 3.0]]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", POOLS.values(), ids=POOLS)
+def test_pool_backward_gives_all_to_the_largest(shape):
+    backward_agrees(lambda x: F.max_pool2d(x[None], 2, 2)[0], lenet5.pool_backward, random(*shape))
+
+
+SQUARES = ([[7, 7], [7, 7]], [[1, 7], [7, 7]], [[1, 2], [7, 7]], [[1, 7], [2, 7]], [[1, 2], [3, 7]],
+           [[7, 1], [7, 2]], [[-7, -1], [-1, -2]], [[0, 0], [0, -1]])
+
+
+@pytest.mark.parametrize("square", SQUARES, ids=str)
+def test_pool_backward_gives_it_to_the_first_of_equal_numbers(square):
+    backward_agrees(lambda x: F.max_pool2d(x[None], 2, 2)[0], lenet5.pool_backward,
+                    torch.tensor([square], dtype=torch.float64))
+
+
+def test_flatten_backward_gives_the_numbers_their_old_shape():
+    backward_agrees(torch.flatten, lenet5.flatten_backward, random(2, 3, 5))
+
+
+@pytest.mark.parametrize("inputs, outputs", LINEARS.values(), ids=LINEARS)
+def test_linear_backward(inputs, outputs):
+    parameters = random(outputs, inputs), random(outputs)
+    backward_agrees(F.linear, lenet5.linear_backward, random(inputs), *parameters)
+
+
+@pytest.mark.parametrize("channels, outputs, height, width, K", CONVS.values(), ids=CONVS)
+def test_conv_backward(channels, outputs, height, width, K):
+    parameters = random(outputs, channels, K, K), random(outputs)
+    backward_agrees(conv2d, lenet5.conv_backward, random(channels, height, width), *parameters)
+
+
+def adds(backward, x, weight, dy, dweight, dbias):
+    """backward() must add 2 * 1 to dweight, and 1 to dbias, whatever is there."""
+    backward(x, weight, dy, dweight, dbias)
+    for name, numbers, before, gradient in (("dweight", dweight, 10, 2), ("dbias", dbias, 20, 1)):
+        value = torch.tensor(numbers).item()
+        if value != before + gradient:
+            pytest.fail(f"{name} was {before}, its gradient is {gradient}: added, this makes "
+                        f"{before + gradient}, and not {value:g}", pytrace=False)
+
+
+def test_linear_backward_adds_to_the_gradients_that_are_there():
+    adds(lenet5.linear_backward, [2.0], [[3.0]], [1.0], [[10.0]], [20.0])
+
+
+def test_conv_backward_adds_to_the_gradients_that_are_there():
+    adds(lenet5.conv_backward, [[[2.0]]], [[[[3.0]]]], [[[1.0]]], [[[[10.0]]]], [20.0])
+
+
+# ---- The step ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 1, 2, 2)], ids=str)
+def test_step_by_hand_moves_the_weights_as_sgd_does(shape):
+    weight = nn.Parameter(random(*shape))
+    weights, buffers = weight.tolist(), zeros_like(weight.tolist())
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    for step in (1, 2, 3):
+        weight.grad = random(*shape) + step
+        optimizer.step()
+        unchanged(lenet5.step_by_hand, weights, weight.grad.tolist(), buffers, 0.1, 0.9, but=(0, 2))
+        buffer = optimizer.state[weight]["momentum_buffer"]
+        agree(**{f"after step {step}, weights": (weights, weight),
+                 f"after step {step}, buffers": (buffers, buffer)})
+
+
+# ---- The whole network ---------------------------------------------------------------------------
 
 @pytest.fixture(scope="session")
 def photos(request, stripes):
@@ -31,154 +264,27 @@ def lists(net):
     return {name: parameter.tolist() for name, parameter in net.state_dict().items()}
 
 
-def agree(by_hand, by_torch):
-    """Equal to 1e-9 of the largest number there; shapes too."""
-    by_hand = torch.tensor(by_hand, dtype=torch.float64)
-    assert by_hand.shape == by_torch.shape
-    assert (by_hand - by_torch).abs().max() <= 1e-9 * by_torch.abs().max()
-
-
-def random(*shape):
-    """Positive and negative numbers, among them pairs of equal ones and zeros."""
-    numbers = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
-    return (numbers * 2).round() / 2
-
-
-def test_zeros_like_a_list():
-    assert zeros_like([[[1.0, 2.0]], [[3.0, 4.0]]]) == [[[0, 0]], [[0, 0]]]
-
-
-# ---- Each layer alone, on sizes that are not the network's -----------------------------------
-
-CONVS = [(1, 1, 3, 3, 3), (2, 3, 5, 7, 3), (3, 2, 6, 5, 2), (1, 4, 4, 9, 1), (4, 1, 7, 6, 5)]
-
-
-@pytest.mark.parametrize("channels, outputs, height, width, K", CONVS)
-def test_convolution(channels, outputs, height, width, K):
-    x, weight, bias = random(channels, height, width), random(outputs, channels, K, K), random(outputs)
-    agree(lenet5.conv_by_hand(x.tolist(), weight.tolist(), bias.tolist()), F.conv2d(x[None], weight, bias)[0])
-
-
-def test_a_convolution_here_is_a_cross_correlation():
-    """The mathematical one, y(n) = sum over m of x(n - m) * w(m), turns the kernel."""
-    x, w = [1.0, 2.0, 4.0, 8.0, 16.0], [1.0, 10.0, 100.0]
-    here = lenet5.conv_by_hand([[x, x, x]], [[[[0] * 3, w, [0] * 3]]], [0.0])[0][0]
-    assert here == [sum(x[n + m] * w[m] for m in range(3)) for n in range(3)]
-    assert [sum(x[n + 2 - m] * w[m] for m in range(3)) for n in range(3)] == \
-        lenet5.conv_by_hand([[x, x, x]], [[[[0] * 3, w[::-1], [0] * 3]]], [0.0])[0][0] != here
-
-
-def backward_agrees(layer, backward, x, weight, bias):
-    for tensor in (x, weight, bias):
-        tensor.requires_grad_()
-    y = layer(x, weight, bias)
-    dy = random(*y.shape) + 0.25  # never 0, so that nobody's gradient can hide
-    y.backward(dy)
-    dweight, dbias = zeros_like(weight.tolist()), zeros_like(bias.tolist())
-    agree(backward(x.tolist(), weight.tolist(), dy.tolist(), dweight, dbias), x.grad)
-    agree(dweight, weight.grad)
-    agree(dbias, bias.grad)
-
-
-@pytest.mark.parametrize("channels, outputs, height, width, K", CONVS)
-def test_convolution_backward(channels, outputs, height, width, K):
-    backward_agrees(lambda x, weight, bias: F.conv2d(x[None], weight, bias)[0], lenet5.conv_backward,
-                    random(channels, height, width), random(outputs, channels, K, K), random(outputs))
-
-
-POOLS = [(1, 2, 2), (2, 5, 7), (3, 4, 3), (1, 9, 8)]
-
-
-@pytest.mark.parametrize("shape", POOLS)
-def test_max_pooling_drops_an_odd_last_row_and_column(shape):
-    agree(lenet5.pool_by_hand(random(*shape).tolist()), F.max_pool2d(random(*shape)[None], 2, 2)[0])
-
-
-@pytest.mark.parametrize("shape", POOLS)
-def test_max_pooling_backward(shape):
-    x = random(*shape).requires_grad_()
-    y = F.max_pool2d(x[None], 2, 2)[0]
-    dy = random(*y.shape) + 0.25  # never 0, so that nobody's gradient can hide
-    y.backward(dy)
-    agree(lenet5.pool_backward(x.tolist(), dy.tolist()), x.grad)
-
-
-@pytest.mark.parametrize("square", [[[7, 7], [7, 7]], [[1, 7], [7, 7]], [[1, 2], [7, 7]], [[1, 7], [2, 7]],
-                                    [[1, 2], [3, 7]], [[7, 1], [7, 2]], [[-7, -1], [-1, -2]], [[0, 0], [0, -1]]])
-def test_of_equal_numbers_in_a_square_the_first_wins_the_gradient(square):
-    x = torch.tensor([square], dtype=torch.float64, requires_grad=True)
-    F.max_pool2d(x[None], 2, 2).backward(torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64))
-    agree(lenet5.pool_backward(x.tolist(), [[[3.0]]]), x.grad)
-
-
-def test_relu_and_its_gradient_at_zero_too():
-    x = torch.tensor([[[-2.0, -0.5], [0.0, 3.0]]], dtype=torch.float64, requires_grad=True)
-    dy = torch.tensor([[[5.0, 6.0], [7.0, 8.0]]], dtype=torch.float64)
-    F.relu(x).backward(dy)
-    agree(lenet5.relu_by_hand(x.tolist()), F.relu(x).detach())
-    agree(lenet5.relu_backward(x.tolist(), dy.tolist()), x.grad)
-    assert lenet5.relu_by_hand([-1.0, 2.0]) == [0.0, 2.0]
-
-
-def test_flatten_and_back():
-    x = random(2, 3, 5)
-    agree(lenet5.flatten_by_hand(x.tolist()), x.flatten())
-    agree(lenet5.flatten_backward(x.tolist(), x.flatten().tolist()), x)
-
-
-@pytest.mark.parametrize("inputs, outputs", [(1, 1), (3, 7), (8, 5)])
-def test_linear_layer_and_its_backward(inputs, outputs):
-    x, weight, bias = random(inputs), random(outputs, inputs), random(outputs)
-    agree(lenet5.linear_by_hand(x.tolist(), weight.tolist(), bias.tolist()), F.linear(x, weight, bias))
-    backward_agrees(F.linear, lenet5.linear_backward, x, weight, bias)
-
-
-def test_backward_adds_to_the_gradients_that_are_there():
-    dweight, dbias = [[[[10.0]]]], [20.0]
-    lenet5.conv_backward([[[2.0]]], [[[[3.0]]]], [[[1.0]]], dweight, dbias)
-    assert (dweight, dbias) == ([[[[12.0]]]], [21.0])
-    dweight, dbias = [[10.0]], [20.0]
-    lenet5.linear_backward([2.0], [[3.0]], [1.0], dweight, dbias)
-    assert (dweight, dbias) == ([[12.0]], [21.0])
-
-
-def test_softmax_even_of_scores_that_exp_cannot_take():
-    for outputs in ([1.0, -2.0, 0.5], [1000.0, 999.0, -1000.0]):
-        agree(lenet5.softmax_by_hand(outputs), torch.tensor(outputs, dtype=torch.float64).softmax(0))
-
-
-@pytest.mark.parametrize("outputs", [[1.0, -2.0, 0.5], [800.0, 0.0, -800.0], [-1000.0, 1000.0, 999.0]])
-def test_cross_entropy_even_of_scores_that_exp_cannot_take(outputs):
-    """A logit of 800 that should be 0 costs 800, as with PyTorch; -log(softmax) would be -log(0)."""
-    for label in range(3):
-        expected = F.cross_entropy(torch.tensor([outputs], dtype=torch.float64), torch.tensor([label])).item()
-        assert lenet5.cross_entropy_by_hand(outputs, label) == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    assert lenet5.cross_entropy_by_hand([800.0, 0.0], 1) == 800
-
-
-# ---- The whole network -----------------------------------------------------------------------
-
-def test_every_step_of_the_forward_pass(net, photos):
+def test_forward_by_hand_makes_of_an_image_what_each_layer_makes_of_it(net, photos):
     images, _ = photos
     rows = trace(net, images[:1])[1:]
-    by_hand = forward_by_hand(lists(net), images[0].tolist())
+    by_hand = lenet5.forward_by_hand(lists(net), images[0].tolist())
     assert len(rows) == len(by_hand) == 12
-    for row, y in zip(rows, by_hand):
-        agree(y, row.output[0].detach())
+    for row, name, y in zip(rows, "a1 r1 p1 a2 r2 p2 f a3 r3 a4 r4 outputs".split(), by_hand):
+        agree(**{name: (y, row.output[0])})
 
 
-def test_the_loss_and_the_gradient_of_every_parameter(net, photos):
+def test_backward_by_hand_finds_the_loss_and_all_62006_gradients(net, photos):
     images, labels = photos
     loss = nn.CrossEntropyLoss()(net(images), labels)
     loss.backward()
-    loss_by_hand, gradients = backward_by_hand(lists(net), images.tolist(), labels.tolist())
-    assert loss_by_hand == pytest.approx(loss.item(), rel=1e-9)
+    mine, gradients = lenet5.backward_by_hand(lists(net), images.tolist(), labels.tolist())
+    agree(loss=(mine, loss))
     assert list(gradients) == [name for name, _ in net.named_parameters()]
     for name, parameter in net.named_parameters():
-        agree(gradients[name], parameter.grad)
+        agree(**{f"the gradient of {name}, ": (gradients[name], parameter.grad)})
 
 
-def test_the_weights_after_three_steps(net, photos):
+def test_step_by_hand_leads_the_network_where_sgd_leads_it_in_three_steps(net, photos):
     images, labels = photos
     weights = lists(net)
     buffers = {name: zeros_like(weight) for name, weight in weights.items()}
@@ -187,50 +293,36 @@ def test_the_weights_after_three_steps(net, photos):
         optimizer.zero_grad()
         nn.CrossEntropyLoss()(net(images), labels).backward()
         optimizer.step()
-        _, gradients = backward_by_hand(weights, images.tolist(), labels.tolist())
+        _, gradients = lenet5.backward_by_hand(weights, images.tolist(), labels.tolist())
         for name in weights:
-            step_by_hand(weights[name], gradients[name], buffers[name], lr=0.05, momentum=0.9)
+            lenet5.step_by_hand(weights[name], gradients[name], buffers[name], 0.05, 0.9)
     for name, parameter in net.named_parameters():
-        agree(weights[name], parameter.detach())
+        agree(**{f"{name} ": (weights[name], parameter)})
 
 
-def test_gradients_are_slopes_autograd_or_not(net, photos):
-    """Move one weight a little up and a little down: the loss must move by gradient * distance."""
-    images, labels = photos[0][:1].tolist(), photos[1][:1].tolist()
-    weights = lists(net)
-    _, gradients = backward_by_hand(weights, images, labels)
-    tiny = 1e-5
-    for name, place in [("conv1.weight", (2, 1, 3, 0)), ("conv1.bias", (4,)), ("conv2.weight", (7, 3, 0, 4)),
-                        ("fc1.weight", (11, 222)), ("fc2.bias", (33,)), ("fc3.weight", (9, 50))]:
-        inner, gradient = weights[name], gradients[name]
-        for index in place[:-1]:
-            inner, gradient = inner[index], gradient[index]
-        before, last, losses = inner[place[-1]], place[-1], []
-        for moved in (before + tiny, before - tiny):
-            inner[last] = moved
-            outputs = forward_by_hand(weights, images[0])[-1]
-            losses.append(-torch.tensor(outputs, dtype=torch.float64).log_softmax(0)[labels[0]].item())
-        inner[last] = before
-        assert (losses[0] - losses[1]) / (2 * tiny) == pytest.approx(gradient[last], rel=1e-5, abs=1e-9), name
+# ---- The script, which shows them beside PyTorch -------------------------------------------------
+
+def test_zeros_like_a_list():
+    assert zeros_like([[[1.0, 2.0]], [[3.0, 4.0]]]) == [[[0, 0]], [[0, 0]]]
 
 
 def test_the_script_shows_forward_backward_and_a_step_beside_pytorchs(capsys):
     lenet5.main()
     printed = capsys.readouterr().out
-    assert printed.isascii()
-    outputs = [line.split(":")[1].split()[:10] for line in printed.splitlines() if line.startswith(("  PyTorch", "  by hand"))]
-    assert len(outputs) == 2 and outputs[0] == outputs[1]
-    assert float(re.search(r"largest difference: (\S+)", printed)[1]) < 1e-12
-    loss, by_hand = re.search(r"loss: PyTorch (\S+), by hand (\S+)", printed).groups()
-    assert loss == by_hand and 2 < float(loss) < 2.6
-    gradients, weights = re.search(r"of all 62,006 gradients: (\S+), of the weights after one step: (\S+)", printed).groups()
-    assert float(gradients) < 1e-12 and float(weights) < 1e-12
+    pytorch, by_hand = re.findall(r"^  (?:PyTorch|by hand):((?: +-?\d\.\d{3}){10})$", printed, re.M)
+    assert pytorch == by_hand and printed.isascii()
+    differences = re.findall(r"largest difference(.*): (\S+)$", printed, re.M)
+    names = "", " of all 62,006 gradients", " of the weights after one step"
+    assert tuple(name for name, _ in differences) == names
+    assert all(float(number) < 1e-12 for _, number in differences)
+    loss, loss_by_hand = re.search(r"loss: PyTorch (\S+), by hand (\S+)", printed).groups()
+    assert loss == loss_by_hand and abs(float(loss) - math.log(10)) < 0.3
 
 
 @pytest.mark.parametrize("name, wrong, shown", [
-    ("relu_by_hand", lambda x: x, r"largest difference: (\S+)"), ("relu_backward", lambda x, dy: dy, r"gradients: (\S+),"),
-    ("step_by_hand", lambda *args, **flags: None, r"one step: (\S+)")])
+    ("relu_by_hand", lambda x: x, "difference"), ("relu_backward", lambda x, dy: dy, "gradients"),
+    ("step_by_hand", lambda *args, **flags: None, "one step")])
 def test_the_script_would_show_a_loop_that_is_wrong(monkeypatch, capsys, name, wrong, shown):
     monkeypatch.setattr(lenet5, name, wrong)
     lenet5.main()
-    assert float(re.search(shown, capsys.readouterr().out)[1]) > 1e-6
+    assert float(re.search(rf"{shown}: (\S+)", capsys.readouterr().out)[1]) > 1e-6

@@ -1,10 +1,10 @@
-"""Pieces of the scripts, pasted into an empty script; and other people's datasets in train() and predict()."""
+"""Pieces of the scripts, pasted into an empty script; and other people's datasets in our loops."""
 import ast
 import builtins
-import dis
 import os
 import re
 import struct
+import symtable
 
 import pytest
 import torch
@@ -19,106 +19,82 @@ from evaluate import predict
 from lenet5 import LeNet5
 from train import train
 
-
-def pieces(script):
-    """The functions, classes and constants of a script of ours: {name: its node}."""
-    with open(os.path.join(ROOT, script)) as file:
-        return {getattr(node, "name", None) or node.targets[0].id: node for node in ast.parse(file.read()).body
-                if hasattr(node, "name") or isinstance(node, ast.Assign) and hasattr(node.targets[0], "id")}
-
-
+# README's table of pieces: [(piece, script, the pieces copied with it, its imports), ...]
 with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as readme:
     TABLE = re.findall(r"^`(\w+)` \| `(\w+\.py)` \| (.*?) ?\|(.*)$", readme.read(), re.M)
 
 
-def copied(*names):
-    """What an empty script holds after these pieces are pasted, with what README's table says that they need: (its names, its code)."""
-    nodes, imports = {}, set()
-    for name in names:
-        (script, others, these), = (row[1:] for row in TABLE if row[0] == name)
-        nodes |= {piece: pieces(script)[piece] for piece in (name, *re.findall(r"`(\w+)`", others))}
-        imports |= set(re.findall(r"`([^`]+)`", these))
-    there = {}
-    exec("\n".join(imports), there)
-    code = compile(ast.Module([*nodes.values()], []), "pasted", "exec")
-    exec(code, there)
-    return there, code
+def pieces(script):
+    """The functions, classes and constants of a script: {name: its source}."""
+    with open(os.path.join(ROOT, script)) as file:
+        nodes = ast.parse(file.read()).body
+    return {getattr(node, "name", None) or ast.unparse(node.targets[0]): ast.unparse(node)
+            for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign))}
 
 
-def looked_up(code):
-    """The global names that a piece of code looks up, and those that it defines."""
-    lines = [line for part in (code, *code.co_consts) if hasattr(part, "co_code") for line in dis.get_instructions(part)]
-    found, defined = ({line.argval for line in lines if line.opname in names} for names in (("LOAD_GLOBAL", "LOAD_NAME"), ("STORE_NAME",)))
-    inner = [looked_up(part)[0] for part in code.co_consts if hasattr(part, "co_code")]
-    return found.union(*inner), defined
+def pasted(*names):
+    """Pastes pieces, and what README says that they need. Returns (all names there, the source)."""
+    imports, sources, there = set(), {}, {}
+    for name, script, others, lines in (row for row in TABLE if row[0] in names):
+        imports |= set(re.findall(r"`([^`]+)`", lines))
+        for piece in re.findall(r"\w+", f"{name} {others}"):
+            sources[piece] = pieces(script)[piece]
+    exec("\n".join([*imports, *sources.values()]), there)
+    return there, "\n".join(sources.values())
+
+
+def looked_up(table):
+    """The names that code, or a function in it, looks up outside of all functions."""
+    names = {name.get_name() for name in table.get_symbols()
+             if name.is_global() and name.is_referenced()}
+    return names.union(*map(looked_up, table.get_children()))
 
 
 @pytest.mark.parametrize("piece", [row[0] for row in TABLE])
 def test_a_piece_needs_what_its_row_names_and_no_more(piece):
-    there, code = copied(piece)
-    found, defined = looked_up(code)
-    others = re.findall(r"`(\w+)`", next(row[2] for row in TABLE if row[0] == piece))
-    assert found - defined - set(dir(builtins)) == set(there) - defined - {"__builtins__"} and set(others) <= found
+    there, source = pasted(piece)
+    needed = looked_up(symtable.symtable(source, "pasted", "exec")) - set(dir(builtins))
+    assert needed | {piece} == set(there) - {"__builtins__"}
 
 
-class Own(nn.Module):
-    """A network of the reader's own: for grey images of any size, three classes."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
-
-    def forward(self, x):
-        return self.last(torch.tanh(self.first(x)).mean((2, 3)))
-
-
-@pytest.fixture
-def own():
-    """(a network of the reader's own, a loader for it): 60 grey images of 12x9 pixels, in three classes."""
+def test_pasted_functions_train_test_and_trace_a_network_of_ones_own(capsys):
+    """Its images are grey, of 12x9 pixels, in three classes. The classes differ in brightness."""
     torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(280, 3))
     labels = torch.arange(60) % 3
-    return Own(), DataLoader(TensorDataset(labels.view(60, 1, 1, 1) - 1 + torch.randn(60, 1, 12, 9) / 10, labels), batch_size=6)
-
-
-def test_train_predict_accuracy_and_the_confusion_matrix_with_torch_alone(own, capsys):
-    net, loader = own
-    names, _ = copied("train", "predict", "accuracy", "confusion_matrix")
+    images = labels.view(60, 1, 1, 1) - 1 + torch.randn(60, 1, 12, 9) / 10
+    loader = DataLoader(TensorDataset(images, labels), batch_size=6)
+    names, _ = pasted("train", "predict", "accuracy", "confusion_matrix", "trace")
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    for epoch in range(10):
-        loss, percent = names["train"](net, loader, nn.CrossEntropyLoss(), optimizer, epoch, log_every=5)
-    assert capsys.readouterr().out.splitlines()[-1].startswith("[10,    10] loss: 0.")
+    names["train"](net, loader, nn.CrossEntropyLoss(), optimizer, epoch=9, log_every=5)
     outputs, labels = names["predict"](net, loader)
-    matrix = names["confusion_matrix"](outputs, labels)
-    assert 100 * matrix.diagonal().sum().item() / 60 == names["accuracy"](outputs, labels) > 90
+    right = names["confusion_matrix"](outputs, labels).diagonal().sum().item()
+    assert 100 * right / 60 == names["accuracy"](outputs, labels) > 90
+    names["print_trace"](names["trace"](net, images[:1]))
+    first = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert first == ["[10,", "[10,", "layer", "input", "0", "tanh", "flatten", "3", "total"]
 
 
-def test_the_trace_with_its_five_imports(own, capsys):
-    names, _ = copied("trace")
-    net, loader = own
-    names["print_trace"](names["trace"](net, next(iter(loader))[0]))
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["layer", "input", "first", "tanh", "mean", "last", "total"]
+TO_LENET5 = v2.Compose([
+    lambda image: image.convert("RGB"), v2.Resize((32, 32)), v2.ToImage(),
+    v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
 
 
-# ---- Any DataLoader of (images, labels) ------------------------------------------------------------
+def write_mnist(folder, name="MNIST", n=12, first=0):
+    """Write files like MNIST's, n images for training and n for a test. Returns their folder.
 
-TO_LENET5 = v2.Compose([lambda image: image.convert("RGB"), v2.Resize((32, 32)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
-                        v2.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
-
-
-def write_mnist(folder, name="MNIST", n=12):
-    """The files of MNIST, or of FashionMNIST, with n images each for training and test: image k has shades from k on."""
+    Image k has shades from first + k on, and label first + k; of the test set, first + 5 + k.
+    """
     raw = os.path.join(folder, name, "raw")
     os.makedirs(raw)
-    for part in ("train", "t10k"):
+    for part, start in (("train", first), ("t10k", first + 5)):
+        images = range(start, start + n)
         with open(os.path.join(raw, f"{part}-images-idx3-ubyte"), "wb") as file:
-            file.write(struct.pack(">4i", 0x803, n, 28, 28) + b"".join(bytes((k + i) % 256 for i in range(784)) for k in range(n)))
+            pixels = bytes((k + i) % 256 for k in images for i in range(28 * 28))
+            file.write(struct.pack(">4i", 0x803, n, 28, 28) + pixels)
         with open(os.path.join(raw, f"{part}-labels-idx1-ubyte"), "wb") as file:
-            file.write(struct.pack(">2i", 0x801, n) + bytes(k % 10 for k in range(n)))
-
-
-def mnist(folder):
-    write_mnist(folder)
-    return MNIST(folder, train=True, transform=TO_LENET5)
+            file.write(struct.pack(">2i", 0x801, n) + bytes(k % 10 for k in images))
+    return raw
 
 
 def image_folder(folder):
@@ -130,13 +106,15 @@ def image_folder(folder):
     return ImageFolder(folder, transform=TO_LENET5)
 
 
-@pytest.mark.parametrize("made", [mnist, image_folder, lambda folder: Subset(image_folder(folder), range(3, 9))],
-                         ids=["MNIST", "ImageFolder", "Subset"])
-def test_train_and_predict_take_any_loader_of_images_and_labels(tmp_path, made):
-    dataset = made(str(tmp_path / "images"))
-    torch.manual_seed(0)
-    net, loader = LeNet5(), DataLoader(dataset, batch_size=4, shuffle=False)
-    loss, percent = train(net, loader, nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=0.01))
+@pytest.mark.parametrize("kind", ["MNIST", "folder", "part of a folder"])
+def test_train_and_predict_take_any_loader_of_images_and_labels(tmp_path, kind):
+    write_mnist(tmp_path)
+    dataset = image_folder(tmp_path / "photos")
+    dataset = {"folder": dataset, "part of a folder": Subset(dataset, range(3, 9)),
+               "MNIST": MNIST(tmp_path, transform=TO_LENET5)}[kind]
+    net, loader = LeNet5(), DataLoader(dataset, batch_size=4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    loss, percent = train(net, loader, nn.CrossEntropyLoss(), optimizer)
     outputs, labels = predict(net, loader)
-    assert outputs.shape == (len(dataset), 10) and labels.tolist() == [label for _, label in dataset]
-    assert 0 < loss < 3 and 0 <= percent <= 100
+    assert outputs.shape == (len(dataset), 10) and 0 < loss < 3 and 0 <= percent <= 100
+    assert labels.tolist() == [label for _, label in dataset]

@@ -1,10 +1,9 @@
-"""Chapters 3 and 4, the loss, the optimiser and Model Training: the loop does what its comments say."""
-import argparse
-import csv
-import inspect
+"""Chapters 3 and 4, loss, optimiser, Model Training: the loop does what its comments say."""
+import itertools
 import os
 import re
-import subprocess
+import runpy
+import shlex
 import sys
 
 import pytest
@@ -15,15 +14,15 @@ from torch.utils.data import DataLoader, TensorDataset
 import data
 import evaluate
 import train
-from conftest import edited
+from conftest import ROOT, edited
 from lenet5 import LeNet5
 from test_lenet5 import Net
 
-QUICK = ["--dataset", "stripes", "--epochs", "1", "--batch-size", "50"]
+QUICK = ["--dataset", "cifar10", "--epochs", "1", "--batch-size", "50"]
 
 
 def run(*flags):
-    """python train.py on 400 stripes with these flags; returns the parameters that it saved."""
+    """python train.py on 400 images with these flags. Returns the parameters that it saved."""
     train.main([*QUICK, "--checkpoint", "net.pth", *flags])
     return torch.load("net.pth", weights_only=True)
 
@@ -31,8 +30,6 @@ def run(*flags):
 def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
-
-# ---- The loop --------------------------------------------------------------------------------
 
 def loader(dataset, batch_size, shuffle=False):
     return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle)
@@ -42,25 +39,32 @@ def percent_right(net, dataset):
     return evaluate.accuracy(*evaluate.predict(net, loader(dataset, 50)))
 
 
-def plain_epochs(trainset, batch_size=50, epochs=1, seed=0, linear=None, augment=False, optimizer=torch.optim.SGD, **options):
-    """The tutorial's loop and network, bare; linear: the warm-up of a linear schedule. The parameters at the end."""
+def ctrl_c(*args):
+    raise KeyboardInterrupt
+
+
+# ---- The loop --------------------------------------------------------------------------------
+
+def plain_epochs(trainset, batch_size=50, epochs=1, seed=0, optimizer=torch.optim.SGD, linear=None,
+                 augment=False, **options):
+    """The tutorial's network and loop, bare: the parameters. linear: the schedule's warm-up."""
     torch.manual_seed(seed)
-    trainloader = DataLoader(TensorDataset(*trainset.tensors), batch_size=batch_size, shuffle=True)
-    net = Net()
-    criterion = nn.CrossEntropyLoss()
-    options = {"lr": 0.001, **({"momentum": 0.9} if optimizer is torch.optim.SGD else {}), **options}
-    optimizer = optimizer(net.parameters(), **options)
+    trainloader = loader(trainset, batch_size, shuffle=True)
+    net, criterion = Net(), nn.CrossEntropyLoss()
+    momentum = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
+    optimizer = optimizer(net.parameters(), **{"lr": 0.001, **momentum, **options})
     highest, step, steps = optimizer.param_groups[0]["lr"], 0, epochs * len(trainloader)
     for epoch in range(epochs):
         for inputs, labels in trainloader:
             if linear is not None:  # up to the full rate, then down to 0 one step after the last
-                rising, falling = (step + 1) / max(1, linear * steps), (steps - step) / (steps - linear * steps)
+                rising = (step + 1) / max(1, linear * steps)
+                falling = (steps - step) / (steps - linear * steps)
                 optimizer.param_groups[0]["lr"] = highest * min(1, rising, falling)
                 step += 1
             optimizer.zero_grad()
             criterion(net(data.augment(inputs) if augment else inputs), labels).backward()
             optimizer.step()
-        percent_right(net, trainset)  # the test after each epoch draws a random number, as each pass of a DataLoader does
+        percent_right(net, trainset)  # a pass of any DataLoader draws a random number: so here too
     return net.state_dict()
 
 
@@ -68,608 +72,429 @@ def test_train_py_is_the_tutorials_loop_bit_for_bit(few):
     assert same(run(), plain_epochs(few[0]))
 
 
-def test_batches_of_4_do_without_onednn_and_come_to_the_same_weights_but_for_rounding(few, monkeypatch):
-    torch.backends.mkldnn.enabled = False
-    plain = plain_epochs(few[0], batch_size=4)
-    torch.backends.mkldnn.enabled = True
-    used, real = [], train.train
-    monkeypatch.setattr(train, "train", lambda *args, **flags: used.append(torch.backends.mkldnn.enabled) or real(*args, **flags))
-    assert same(run("--batch-size", "4"), plain)
-    run("--batch-size", "16")
-    assert used == [False, True] and torch.backends.mkldnn.enabled  # it is on again
-
-
-SETTINGS = [
-    ("--batch-size 20", {"batch_size": 20}), ("--lr 0.01", {"lr": 0.01}), ("--momentum 0.5", {"momentum": 0.5}),
-    ("--seed 7", {"seed": 7}), ("--epochs 2", {"epochs": 2}), ("--nesterov", {"nesterov": True}),
-    ("--weight-decay 0.1", {"weight_decay": 0.1}), ("--schedule linear --epochs 2", {"linear": 0, "epochs": 2}),
-    ("--schedule linear --warmup 0.5", {"linear": 0.5}), ("--augment", {"augment": True}),
-    ("--optimizer adam", {"optimizer": torch.optim.Adam}), ("--optimizer adam --lr 0.01 --weight-decay 0.1 --schedule linear",
+@pytest.mark.parametrize("flags, settings", [
+    ("--batch-size 20", {"batch_size": 20}), ("--seed 7", {"seed": 7}),
+    ("--epochs 2", {"epochs": 2}), ("--lr 0.01", {"lr": 0.01}), ("--momentum 0", {"momentum": 0}),
+    ("--nesterov", {"nesterov": True}), ("--weight-decay 0.1", {"weight_decay": 0.1}),
+    ("--augment", {"augment": True}), ("--schedule linear --epochs 2", {"linear": 0, "epochs": 2}),
+    ("--schedule linear --warmup 0.5", {"linear": 0.5}),
+    ("--optimizer rmsprop --weight-decay 0.1",
+     {"optimizer": torch.optim.RMSprop, "weight_decay": 0.1}),
+    ("--optimizer adam --lr 0.01 --weight-decay 0.1 --schedule linear",
      {"optimizer": torch.optim.Adam, "lr": 0.01, "weight_decay": 0.1, "linear": 0}),
-    ("--optimizer rmsprop --weight-decay 0.1", {"optimizer": torch.optim.RMSprop, "weight_decay": 0.1}),
-    ("--epochs 2 --lr 0.01 --nesterov --weight-decay 0.01 --schedule linear --warmup 0.25",
-     {"epochs": 2, "lr": 0.01, "nesterov": True, "weight_decay": 0.01, "linear": 0.25}),
-    ("--optimizer muon --lr 0.02 --momentum 0.95 --weight-decay 0.05 --augment --schedule linear",
-     {"optimizer": train.Muon, "lr": 0.02, "momentum": 0.95, "weight_decay": 0.05, "augment": True, "linear": 0})]
-
-
-@pytest.mark.parametrize("flags, settings", SETTINGS, ids=[flags for flags, _ in SETTINGS])
-def test_each_flag_is_the_plain_loop_with_that_setting_bit_for_bit(mirrorable, flags, settings):
+    ("--optimizer muon --lr 0.02 --momentum 0.8 --weight-decay 0.05 --schedule linear",
+     {"optimizer": train.Muon, "lr": 0.02, "momentum": 0.8, "weight_decay": 0.05, "linear": 0})])
+def test_each_flag_is_the_plain_loop_with_that_setting_bit_for_bit(few, flags, settings):
     trained = run(*flags.split())
-    assert same(trained, plain_epochs(mirrorable[0], **settings)) and not same(trained, plain_epochs(mirrorable[0]))
+    assert same(trained, plain_epochs(few[0], **settings))
+    assert not same(trained, plain_epochs(few[0]))
 
 
 def test_the_defaults_are_the_tutorials_settings(monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "run_seeds", seen.append)
+    monkeypatch.setattr(train, "run_seeds", lambda args: seen.append(vars(args)))
     train.main([])
-    args = vars(seen[0])
-    assert (args["batch_size"], args["lr"], args["momentum"]) == (4, 0.001, 0.9)
-    assert args["schedule"] == "constant" and args["weight_decay"] == args["warmup"] == 0
-    assert args["optimizer"] == "sgd" and not args["nesterov"] and not args["augment"]
-    assert args["dataset"] == "auto" and args["device"] == "cpu" and args["epochs"] == 8
-    assert not args["validation"] and args["runs"] == 1 and args["seed"] == 0
-    assert inspect.signature(train.train).parameters["log_every"].default == 2000  # mini-batches between two lines of the log
+    assert seen[0].items() >= {
+        "batch_size": 4, "lr": 0.001, "momentum": 0.9, "optimizer": "sgd", "nesterov": False,
+        "weight_decay": 0, "schedule": "constant", "warmup": 0, "augment": False, "epochs": 8,
+        "validation": 0, "seed": 0, "runs": 1, "dataset": "auto", "device": "cpu"}.items()
+    assert train.train.__defaults__ == (0, "cpu", 2000)  # epoch, device, log_every
+    assert train.Muon.__init__.__defaults__ == (0.02, 0.95, 0)  # its authors': lr, momentum, decay
 
 
 def test_train_puts_the_network_into_training_mode(few):
     """predict() leaves it in eval mode, where dropout and BatchNorm do something else."""
-    net = nn.Sequential(LeNet5(), nn.Dropout(0.5))
-    evaluate.predict(net, loader(few[1], 50))
-    modes = []
-    net[1].register_forward_hook(lambda module, *_: modes.append(module.training))
-    train.train(net, loader(few[0], 100), nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=0.1))
+    net, modes = LeNet5().eval(), []
+    net.register_forward_hook(lambda *_: modes.append(net.training))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    train.train(net, loader(few[0], 100), nn.CrossEntropyLoss(), sgd)
     assert modes == [True] * 4
 
 
-def test_gradients_add_up_unless_zero_grad_clears_them(images):
-    net, gradients = LeNet5(), []
-    for clear in (False, False, True):
-        if clear:
-            net.zero_grad()
-        nn.CrossEntropyLoss()(net(images), torch.tensor([0, 1, 2, 3])).backward()
-        gradients.append(net.fc3.bias.grad.clone())
-    assert torch.allclose(gradients[1], 2 * gradients[0]) and torch.allclose(gradients[2], gradients[0])
-
-
-def test_running_loss_is_the_mean_since_the_last_line(few, capsys):
+def test_a_line_has_the_mean_loss_since_the_last_line_and_the_end_that_of_all_images(few, capsys):
     torch.manual_seed(0)
-    net = LeNet5()
-    trainloader = loader(few[0], 4)
-    still = torch.optim.SGD(net.parameters(), lr=1e-12)  # a net that does not move has losses that we can recompute
-    loss, percent = train.train(net, trainloader, nn.CrossEntropyLoss(), still, log_every=30)
-    lines = re.findall(r"^\[1, +(\d+)\] loss: (\d\.\d{3})$", capsys.readouterr().out, re.M)
-    assert [int(batch) for batch, _ in lines] == [30, 60, 90]  # of 100
+    net, criterion, trainloader = LeNet5(), nn.CrossEntropyLoss(), loader(few[0], 7)
+    still = torch.optim.SGD(net.parameters(), lr=1e-12)  # its losses can be computed once more
+    loss, percent = train.train(net, trainloader, criterion, still, epoch=1, log_every=20)
     with torch.no_grad():
-        losses = [nn.CrossEntropyLoss()(net(inputs), labels).item() for inputs, labels in trainloader]
-    assert float(lines[1][1]) == pytest.approx(sum(losses[30:60]) / 30, abs=6e-4)
-    assert loss == pytest.approx(sum(losses) / 100, abs=1e-4) and percent == percent_right(net, few[0])
+        losses = [criterion(net(inputs), labels).item() for inputs, labels in trainloader]
+        of_all = criterion(net(few[0][:][0]), few[0][:][1]).item()  # the last batch has one image
+    assert capsys.readouterr().out == (f"[2,    20] loss: {sum(losses[:20]) / 20:.3f}\n"
+                                       f"[2,    40] loss: {sum(losses[20:40]) / 20:.3f}\n")
+    assert loss == pytest.approx(of_all, abs=1e-5) and percent == percent_right(net, few[0])
 
 
-def test_the_line_of_an_epoch_tells_speed_and_time_left(few, monkeypatch, capsys):
-    clock = iter(range(0, 10_000, 50))  # 50 seconds pass between two looks at it
+@pytest.mark.parametrize("batch_size, log_every, used", [
+    (4, 2000, False), (15, 533, False), (16, 500, True), (10_000, 1, True)])
+def test_the_batch_size_sets_that_a_line_comes_every_8000_images_and_onednn_from_16_on(
+        few, monkeypatch, batch_size, log_every, used):
+    """And oneDNN is afterwards what it was before, even after Ctrl-C."""
+    seen, onednn = [], torch.backends.mkldnn
+    monkeypatch.setattr(onednn, "enabled", not used)
+    monkeypatch.setattr(train, "train", lambda *args: ctrl_c(
+        seen.extend([args[-1], onednn.enabled])))
+    with pytest.raises(KeyboardInterrupt):
+        run("--batch-size", str(batch_size))
+    assert seen == [log_every, used] and onednn.enabled == (not used)
+
+
+def test_the_network_and_all_images_and_labels_go_to_the_device(few, monkeypatch):
+    moved = []
+    for kind in (nn.Module, torch.Tensor):
+        monkeypatch.setattr(kind, "to", lambda self, to: moved.append((type(self), to)) or self)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # so that the flag takes it
+    run("--device", "cuda", "--batch-size", "400")
+    # The network, the images and labels that it trains on, and the images that it is tested on.
+    assert moved == [(LeNet5, "cuda")] + 3 * [(torch.Tensor, "cuda")]
+
+
+@pytest.mark.parametrize("flag", ["", "--augment", "--mirror", "--validation 50"])
+def test_after_an_epoch_it_tests_on_images_that_it_was_not_trained_on_as_they_are(few, flag):
+    n = 350 if "--validation" in flag else 400
+    others = few[1] if n == 400 else TensorDataset(*few[0][n:])
+    trained = run(*flag.split())
+    assert same(trained, plain_epochs(TensorDataset(*few[0][:n]), augment=flag == "--augment"))
+    net = evaluate.load_checkpoint("net.pth")
+    net = evaluate.Mirrored(net) if flag == "--mirror" else net
+    outputs, labels = evaluate.predict(net, loader(others, 50))
+    with open("net_curve.csv") as file:
+        *_, loss, percent = map(float, file.readlines()[1].split(","))
+    assert loss == pytest.approx(nn.CrossEntropyLoss()(outputs, labels).item(), abs=1e-6)
+    assert percent == evaluate.accuracy(outputs, labels)
+
+
+# ---- The log ---------------------------------------------------------------------------------
+
+@pytest.fixture
+def quick(few, monkeypatch):
+    """An epoch takes 50 seconds on the clock, and no time: nothing is learned, all is right."""
+    clock = itertools.count(0, 50)
     monkeypatch.setattr(train.time, "perf_counter", lambda: next(clock))
-    run("--epochs", "4")
+    monkeypatch.setattr(train, "train", lambda *args: (1.5, 40.0))
+    monkeypatch.setattr(train, "predict", lambda *args: (4 * torch.eye(10), torch.arange(10)))
+
+
+def test_the_log_line_by_line(quick, capsys):
+    run("--epochs", "3", "--lr", "0.02")
+    table, log = capsys.readouterr().out.split("\n\n")
+    assert table.startswith("layer ") and table.splitlines()[-1].startswith("total ")
+    assert log == """\
+CIFAR-10: 400 training images, 3 epochs, mini-batches of 50, seed 0, on cpu
+--lr 0.02
+epoch 1: test accuracy 100.0 %, loss 0.153; training 40.0 %, 1.500; 100 s left
+epoch 2: test accuracy 100.0 %, loss 0.153; training 40.0 %, 1.500; 50 s left
+epoch 3: test accuracy 100.0 %, loss 0.153; training 40.0 %, 1.500; 0 s left
+150 s of training, 8 images/s
+network: net.pth
+curve: net_curve.png, its numbers: net_curve.csv
+test accuracy on CIFAR-10: 100.0 %
+Next: python evaluate.py --checkpoint net.pth
+"""
+
+
+@pytest.mark.parametrize("dataset, n", [
+    ("cifar10", 50_000), pytest.param("stripes", 10_000, marks=pytest.mark.xfail(strict=True))])
+def test_at_the_defaults_no_line_of_the_log_is_wider_than_80_columns(
+        quick, monkeypatch, capsys, dataset, n):
+    images = TensorDataset(torch.zeros(1).expand(n, 3, 32, 32), torch.zeros(n))
+    images.name = data.DATASETS[dataset].name
+    monkeypatch.setattr(data, "load", lambda **args: images)
+    train.main(["--dataset", dataset])
     printed = capsys.readouterr().out
-    assert re.findall(r"(epoch \d): .* \| (\d+) images/s, (\d+) min (\d\d) s left$", printed, re.M) == [
-        ("epoch 1", "8", "2", "30"), ("epoch 2", "8", "1", "40"), ("epoch 3", "8", "0", "50"), ("epoch 4", "8", "0", "00")]
-    assert "200 s of training, 8 images/s." in printed
+    assert f"{images.name}: {n:,} training images" in printed and printed.isascii()
+    assert [line for line in printed.splitlines() if len(line) > 80] == []
 
 
-def test_the_mean_loss_counts_images_so_a_small_last_batch_counts_less(few):
-    torch.manual_seed(0)
-    net = LeNet5()
-    still = torch.optim.SGD(net.parameters(), lr=1e-12)
-    loss, _ = train.train(net, loader(few[0], 300), nn.CrossEntropyLoss(), still)
-    assert loss == pytest.approx(nn.CrossEntropyLoss()(net(few[0][:][0]), few[0][:][1]).item(), abs=1e-5)
+def test_the_curve_and_the_table_beside_it_have_the_numbers_of_every_epoch(quick, monkeypatch):
+    drawn, losses = [], iter([1.5, 1.25])
+    monkeypatch.setattr(train, "train", lambda *args: (next(losses), 40.0))
+    monkeypatch.setattr(train, "draw_curve", lambda history, *args: drawn.append([*history, *args]))
+    run("--epochs", "2", "--seed", "3", "--validation", "50")
+    loss = nn.CrossEntropyLoss()(4 * torch.eye(10), torch.arange(10)).item()
+    first, second = (1.5, 40.0, loss, 100.0), (1.25, 40.0, loss, 100.0)
+    title = "LeNet-5 on CIFAR-10, seed 3, 2 epochs, mini-batches of 50\n--validation 50"
+    others = title, "net_curve.png", "validation"
+    assert drawn == [[first, *others], [first, second, *others]]
+    with open("net_curve.csv", newline="") as file:
+        assert file.read() == (
+            "epoch,training loss,training accuracy,validation loss,validation accuracy\n"
+            f"1,1.5,40.0,{loss},100.0\n2,1.25,40.0,{loss},100.0\n")
 
 
-def test_a_line_every_8000_images_is_every_2000_batches_of_4(few, monkeypatch):
-    seen = []
-    monkeypatch.setattr(train, "train", lambda *args: seen.append(args[-1]) or (1.0, 50.0))
-    for batch_size in ("4", "64", "10000"):
-        run("--batch-size", batch_size)
-    assert seen == [2000, 125, 1]
+def test_an_edited_criterion_shows_up_in_both_losses(few):
+    module = edited("train", ("nn.CrossEntropyLoss()\n", "lambda x, labels: 0 * x.sum() + 2\n"))
+    module["main"]([*QUICK, "--checkpoint", "net.pth"])
+    with open("net_curve.csv") as file:
+        assert re.match(r"1,2.0,[\d.]+,2.0,", file.readlines()[1])
 
 
-def test_stripes_are_learned_in_an_epoch(stripes):
-    torch.manual_seed(0)
-    net = LeNet5()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.03, momentum=0.9)
-    train.train(net, loader(stripes[0], 32, shuffle=True), nn.CrossEntropyLoss(), optimizer)
-    assert percent_right(net, stripes[1]) > 50  # guessing: 10
-
-
-def watch(monkeypatch):
-    """(images trained on, images tested on): what run() hands to train() and to predict(), for each epoch."""
-    trained, tested, real_train, real_predict = [], [], train.train, train.predict
-    monkeypatch.setattr(train, "train", lambda net, trainloader, *args: trained.append(trainloader.dataset[:][0]) or
-                        real_train(net, trainloader, *args))
-    monkeypatch.setattr(train, "predict", lambda net, testloader, *args: tested.append(testloader.dataset[:][0]) or
-                        real_predict(net, testloader, *args))
-    return trained, tested
-
-
-def test_training_and_test_set_are_the_two_that_they_should_be_and_only_the_first_is_augmented(mirrorable, monkeypatch):
-    augmented, augment, (trained, tested) = [], data.augment, watch(monkeypatch)
-    monkeypatch.setattr(data, "augment", lambda images: augmented.append(images) or augment(images))
-    before = mirrorable[1][:][0].clone()
-    run("--augment")
-    assert torch.equal(trained[0], mirrorable[0][:][0]) and torch.equal(tested[0], before) and len(trained) == len(tested) == 1
-    given = {image.numpy().tobytes() for images in augmented for image in images}
-    assert given == {image.numpy().tobytes() for image in trained[0]} and sum(map(len, augmented)) == 400  # each once an epoch
-
-
-def test_validation_images_are_measured_on_never_trained_on_and_the_test_set_stays_shut(few, monkeypatch, capsys):
-    trained, tested = watch(monkeypatch)
+def test_with_validation_the_test_set_stays_shut(quick, monkeypatch, capsys):
     load = data.load
-    monkeypatch.setattr(data, "load", lambda train, **args: load(train, **args) if train else pytest.fail("the test set"))
+    monkeypatch.setattr(data, "load", lambda train, **args: (
+        load(train, **args) if train else pytest.fail("it was opened")))
     run("--validation", "50")
-    images = few[0][:][0]
-    assert torch.equal(trained[0], images[:350]) and torch.equal(tested[0], images[350:])
     printed = capsys.readouterr().out
-    assert "350 training images" in printed and "validation accuracy on STRIPES" in printed and "test accuracy" not in printed
-    assert "without --validation" in printed and "evaluate.py" not in printed
+    assert "\nCIFAR-10: 350 training images, " in printed and "test accuracy" not in printed
+    assert printed.endswith("\nvalidation accuracy on CIFAR-10: 100.0 %\n")  # and no Next
 
-
-def test_a_trial_on_validation_images_leaves_the_network_alone(few):
-    train.main([*QUICK, "--validation", "50"])
-    assert sorted(os.listdir()) == ["validation_stripes_net.pth", "validation_stripes_net_curve.csv", "validation_stripes_net_curve.png"]
-
-
-@pytest.mark.parametrize("number", ["400", "401"])
-def test_a_validation_set_of_everything_is_refused(few, number):
-    with pytest.raises(data.UserError, match=f"{number} can't be taken from 400 training images: take 1 to 399"):
-        run("--validation", number)
-    assert os.listdir() == []
-
-
-# ---- Several runs ----------------------------------------------------------------------------
-
-def test_runs_are_the_single_runs_of_their_seeds_each_with_files_of_its_own(few, capsys):
-    train.main([*QUICK, "--seed", "5", "--runs", "2"])
-    printed = capsys.readouterr().out
-    assert sorted(os.listdir()) == [f"stripes_net_seed{seed}{end}" for seed in (5, 6) for end in (".pth", "_curve.csv", "_curve.png")]
-    for seed in (5, 6):
-        assert same(torch.load(f"stripes_net_seed{seed}.pth", weights_only=True), run("--seed", str(seed)))
-    assert "Next: python evaluate.py --checkpoint stripes_net_seed5.pth --dataset stripes" in printed.splitlines()
-
-
-@pytest.mark.parametrize("name, stem", [("my.pth", "my"), ("lr0.01", "lr0.01"), ("a.b/net", "a.b/net")])
-def test_a_name_with_dots_keeps_them(tmp_path, monkeypatch, name, stem):
-    args = argparse.Namespace(checkpoint=name, validation=0, runs=2, dataset="auto")
-    os.makedirs(tmp_path / "a.b")
-    monkeypatch.chdir(tmp_path)
-    assert train.checkpoint_path(args, data.CIFAR, 7) == f"{stem}_seed7.pth"
-    args.runs = 1
-    assert train.checkpoint_path(args, data.CIFAR, 7) == name and train.curve_path(name) == f"{stem}_curve.png"
-
-
-def results(monkeypatch, *results):
-    """run() returns these, (test accuracy, seconds, training loss), one after the other."""
-    left = iter(results)
-
-    def run(*args):
-        percent, seconds, loss = next(left)
-        return [(9.0, 1.0, 9.0, 99.0), (loss, 50.0, 1.0, percent)], seconds  # of two epochs, the last one counts
-
-    monkeypatch.setattr(train, "run", run)
-
-
-def test_the_last_lines_of_several_runs_are_settings_each_accuracy_mean_deviation_lowest_highest(few, monkeypatch, capsys):
-    results(monkeypatch, (60.0, 10.0, 1.0), (61.0, 20.0, 1.0), (65.0, 30.0, 1.0))
-    train.main([*QUICK, "--runs", "3", "--lr", "0.02"])
-    assert ("3 runs, seeds 0 to 2. --epochs 1 --batch-size 50 --lr 0.02\n"
-            "test accuracy on STRIPES (not CIFAR-10): 60.0, 61.0, 65.0 %; mean 62.0 %, standard deviation 2.6, "
-            "lowest 60.0, highest 65.0; 20 s of training each\n") in capsys.readouterr().out
-
-
-def test_mirror_changes_the_test_but_not_the_training_and_is_named_beside_each_result(mirrorable, capsys, monkeypatch):
-    titles, draw_curve = [], train.draw_curve
-    monkeypatch.setattr(train, "draw_curve", lambda history, title, *args: titles.append(title) or draw_curve(history, title, *args))
-    plain = run()
-    capsys.readouterr()
-    train.main([*QUICK, "--mirror", "--runs", "2"])
-    printed = capsys.readouterr().out
-    net = evaluate.load_checkpoint("cifar_net_seed0.pth")
-    assert same(net.state_dict(), plain)
-    both = evaluate.accuracy(*evaluate.predict(evaluate.Mirrored(net), loader(mirrorable[1], 50)))
-    assert f"test accuracy on CIFAR-10 (with the mirror image) {both:.1f} %" in printed
-    assert printed.count(", test accuracy on CIFAR-10 (with the mirror image) ") == 2  # an epoch of each run
-    assert "\ntest accuracy on CIFAR-10 (with the mirror image): " in printed
-    assert "Next: python evaluate.py --checkpoint cifar_net_seed0.pth --mirror" in printed.splitlines()
-    assert titles[0].startswith("LeNet-5 on CIFAR-10, seed 0\n")
-    assert [title.split("\n")[0] for title in titles[1:]] == [f"LeNet-5 on CIFAR-10 (with the mirror image), seed {k}" for k in (0, 1)]
-
-
-# ---- What gave this result? --------------------------------------------------------------------
 
 @pytest.mark.parametrize("flags, shown", [
-    ("--lr 0.02 --momentum 0.5", " --lr 0.02 --momentum 0.5"), ("--nesterov --validation 50", " --nesterov --validation 50"),
-    ("--optimizer muon --schedule linear --warmup 0.1 --weight-decay 0.5", " --optimizer muon --weight-decay 0.5 --schedule linear --warmup 0.1"),
-    ("--momentum 0.9 --seed 3", "")])
-def test_first_line_and_title_name_each_setting_that_is_not_the_default(few, monkeypatch, capsys, flags, shown):
+    ("--lr 0.02 --weight-decay 0 --device cpu --seed 3 --data-dir there", "--lr 0.02"),
+    ("--nesterov --momentum 0.5", "--momentum 0.5 --nesterov"),
+    ("--warmup 0.125 --schedule linear --optimizer muon --lr 0.0125 --augment --validation 50 "
+     "--weight-decay 0.0125", "--optimizer muon --lr 0.0125 --weight-decay 0.0125 --schedule "
+     "linear --warmup 0.125 --augment --validation 50")])
+def test_log_and_title_name_each_changed_setting(quick, monkeypatch, capsys, flags, shown):
     titles = []
     monkeypatch.setattr(train, "draw_curve", lambda history, title, *args: titles.append(title))
     run(*flags.split())
-    seed = 3 if "seed" in flags else 0
-    assert titles == [f"LeNet-5 on STRIPES (not CIFAR-10), seed {seed}\n--epochs 1 --batch-size 50{shown}"]
-    n = 350 if "validation" in flags else 400
-    assert (f"STRIPES (not CIFAR-10): {n} training images, 1 epoch, mini-batches of 50, seed {seed}, on cpu, --epochs 1 --batch-size 50{shown}"
-            in capsys.readouterr().out.splitlines())
+    _, *lines = titles[0].split("\n")
+    assert " ".join(lines) == shown and max(map(len, lines)) < 100  # so that it fits
+    assert f" on cpu\n{shown}\nepoch 1: " in capsys.readouterr().out
 
 
-def test_at_the_defaults_there_is_nothing_to_name(few, monkeypatch):
-    titles = []
-    monkeypatch.setattr(train, "train", lambda *args: (1.0, 50.0))
+def test_mirror_is_named_beside_each_result(quick, monkeypatch, capsys):
+    titles, name = [], "CIFAR-10 (with the mirror image)"
     monkeypatch.setattr(train, "draw_curve", lambda history, title, *args: titles.append(title))
-    train.main(["--dataset", "stripes"])
-    assert set(titles) == {"LeNet-5 on STRIPES (not CIFAR-10), seed 0"} and len(titles) == 8
+    run("--mirror")
+    assert titles == [f"LeNet-5 on {name}, seed 0, 1 epoch, mini-batches of 50"]
+    assert f"\ntest accuracy on {name}: 100.0 %\n" in capsys.readouterr().out
 
 
-# ---- Muon: singular value decomposition is the referee -----------------------------------------
+def results(monkeypatch, *results):
+    """run() returns these, (test accuracy, seconds, training accuracy), one after the other."""
+    history = lambda percent, training: [(9.0, 9.0, 9.0, 99.0), (1.0, training, 1.0, percent)]
+    left = iter([(history(percent, training), seconds) for percent, seconds, training in results])
+    monkeypatch.setattr(train, "run", lambda *args: next(left))
 
-SHAPES = [(84, 120), (120, 400), (400, 120), (10, 84), (7, 7), (6, 3, 5, 5), (16, 6, 5, 5)]
+
+def test_the_last_lines_of_several_runs_have_each_accuracy_mean_deviation_lowest_and_highest(
+        few, monkeypatch, capsys):
+    results(monkeypatch, (61.0, 10.0, 50.0), (60.0, 20.0, 50.0), (65.0, 30.0, 50.0))
+    train.main([*QUICK, "--runs", "3", "--seed", "2", "--lr", "0.02"])
+    assert capsys.readouterr().out.endswith("""
+test accuracy on CIFAR-10: 61.0, 60.0, 65.0 %
+3 runs, seeds 2 to 4, 1 epoch, mini-batches of 50 --lr 0.02
+mean 62.0 %, standard deviation 2.6, lowest 60.0, highest 65.0; 20 s of training each
+Next: python evaluate.py --checkpoint cifar_net_seed2.pth
+""")
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("flags, command", [
+    ("", "python evaluate.py"), ("--mirror", "python evaluate.py --mirror"),
+    ("--dataset stripes --data-dir data", "python evaluate.py --dataset stripes"),
+    ('--checkpoint "my $(1).pt"', "python evaluate.py --checkpoint 'my $(1).pt'"),
+    ("--data-dir b --runs 2", "python evaluate.py --checkpoint cifar_net_seed0.pth --data-dir b")])
+def test_the_next_command_has_what_evaluate_py_must_know_and_works_in_a_shell(
+        few, monkeypatch, capsys, flags, command):
+    results(monkeypatch, (60.0, 1.0, 50.0), (60.0, 1.0, 50.0))
+    train.main([*QUICK, *shlex.split(flags)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"Next: {command}"
+
+
+@pytest.mark.parametrize("percents, last", [
+    ([14.94], "14.9 % is about guessing: "), ([15.0], "Next: "),
+    ([60.0, 10.0, 20.0], '10.0 % is about guessing: see "If it does not learn" in README.md. '
+                         "(The training accuracy is 13.0 %.)")])
+def test_a_run_that_ends_at_guessing_says_so_last(few, monkeypatch, capsys, percents, last):
+    """With its own training accuracy: a high one has other causes than a low one."""
+    results(monkeypatch, *((percent, 1.0, percent + 3) for percent in percents))
+    train.main([*QUICK, "--runs", str(len(percents))])
+    assert capsys.readouterr().out.splitlines()[-1].startswith(last)
+
+
+def test_runs_are_the_single_runs_of_their_seeds_each_with_files_of_its_own(few):
+    train.main([*QUICK, "--seed", "5", "--runs", "2"])
+    assert sorted(os.listdir()) == [f"cifar_net_seed{seed}{end}" for seed in (5, 6)
+                                    for end in (".pth", "_curve.csv", "_curve.png")]
+    for seed in (5, 6):
+        saved = torch.load(f"cifar_net_seed{seed}.pth", weights_only=True)
+        assert same(saved, run("--seed", str(seed)))
+
+
+# ---- Muon: singular value decomposition is the referee ---------------------------------------
+
+@pytest.mark.parametrize("shape", [(84, 120), (400, 120), (7, 7), (6, 3, 5, 5)])
 def test_orthogonal_keeps_the_directions_and_makes_all_lengths_nearly_one(shape):
     step = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    matrix = train.orthogonal(step).flatten(1)
-    matrix = matrix / max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
-    assert 0.65 < torch.linalg.svdvals(matrix).min() and torch.linalg.svdvals(matrix).max() < 1.25
     u, s, v = torch.linalg.svd(step.flatten(1), full_matrices=False)
-    inside = u.T @ matrix @ v.T  # seen along step's own directions, it must be diagonal
-    assert (inside - inside.diagonal().diag()).abs().max() < 1e-9
-
-
-def test_orthogonal_of_a_step_with_one_huge_direction_and_of_no_step_at_all():
-    u, _, v = torch.linalg.svd(torch.randn(20, 30, generator=torch.Generator().manual_seed(0)), full_matrices=False)
-    values = torch.linalg.svdvals(train.orthogonal(u @ torch.linspace(1, 0.1, 20).diag() @ v))
-    assert 0.5 < values.min() and values.max() < 1.25
-    assert torch.equal(train.orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))
-
-
-def test_orthogonal_cannot_lengthen_what_is_not_there():
-    values = torch.linalg.svdvals(train.orthogonal(torch.outer(torch.arange(1.0, 5), torch.arange(1.0, 8))))  # rank 1
-    assert 0.65 < values[0] < 1.25 and values[1:].max() < 0.01
-
-
-def test_a_tall_matrix_takes_longer_steps():
-    tall = torch.linalg.qr(torch.randn(400, 100, generator=torch.Generator().manual_seed(0)))[0]
-    assert torch.linalg.svdvals(train.orthogonal(tall)).mean() == pytest.approx(2, rel=0.3)  # sqrt(400 / 100)
+    s = s / s.norm()
+    for _ in range(5):
+        s = 3.4445 * s - 4.775 * s ** 3 + 2.0315 * s ** 5
+    assert 0.65 < s.min() and s.max() < 1.25
+    longer = max(1, shape[0] / step[0].numel()) ** 0.5  # with more rows than columns
+    expected = (longer * u @ s.diag() @ v).reshape(shape)
+    assert torch.allclose(train.orthogonal(step), expected, atol=1e-5)
+    assert torch.equal(train.orthogonal(0 * step), 0 * step)  # what is not there is not lengthened
 
 
 def test_muon_moves_a_bias_as_nesterovs_sgd_does_and_a_matrix_by_its_orthogonal_step():
     torch.manual_seed(0)
     bias, weight = nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(4, 5))
-    other = nn.Parameter(bias.detach().clone())
-    before = weight.detach().clone()
+    other, expected = nn.Parameter(bias.detach().clone()), weight.detach().clone()
     muon = train.Muon([bias, weight], lr=0.1, momentum=0.9, weight_decay=0.5)
-    sgd = torch.optim.SGD([other], lr=0.1, momentum=0.9, nesterov=True)
-    for step in range(3):
-        gradient, bias.grad = torch.randn(4, 5), torch.randn(5)
-        other.grad, weight.grad = bias.grad.clone(), gradient
-        if step == 0:  # the momentum of one step points where that step points
-            expected = before * (1 - 0.1 * 0.5) - 0.1 * train.orthogonal(gradient)
+    sgd, buffer = torch.optim.SGD([other], lr=0.1, momentum=0.9, nesterov=True), 0
+    for _ in range(3):
+        weight.grad, bias.grad = torch.randn(4, 5), torch.randn(5)
+        other.grad = bias.grad.clone()
         muon.step()
         sgd.step()
-        if step == 0:
-            assert torch.allclose(weight, expected, atol=1e-3)
+        buffer = 0.9 * buffer + weight.grad
+        expected = expected - 0.1 * 0.5 * expected  # the decay, then the step
+        expected = expected - 0.1 * train.orthogonal(weight.grad + 0.9 * buffer)
     assert torch.allclose(bias, other, atol=1e-6)
-
-
-def test_muon_learns_stripes_in_one_epoch_and_obeys_the_schedule(stripes):
-    torch.manual_seed(0)
-    net = LeNet5()
-    optimizer = train.Muon(net.parameters(), lr=0.02)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: train.linear_factor(step, 157))
-    optimizer.register_step_post_hook(lambda *_: scheduler.step())
-    train.train(net, loader(stripes[0], 64, shuffle=True), nn.CrossEntropyLoss(), optimizer)
-    assert percent_right(net, stripes[1]) > 80
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
-
-
-def test_muons_defaults_are_its_authors():
-    muon = train.Muon([nn.Parameter(torch.ones(2, 2))])
-    assert {key: muon.defaults[key] for key in ("lr", "momentum", "weight_decay")} == {"lr": 0.02, "momentum": 0.95, "weight_decay": 0}
+    assert torch.allclose(weight, expected, atol=1e-4)
 
 
 def test_muon_skips_what_has_no_gradient():
-    """A frozen layer, or one that forward() does not use."""
+    """A frozen layer, or one that forward() does not use. What comes after it still moves."""
     frozen, used = nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(3, 3))
     used.grad = torch.eye(3)
-    train.Muon([frozen, used], lr=0.1, weight_decay=0.5).step()
+    train.Muon([frozen, used], weight_decay=0.5).step()
     assert torch.equal(frozen, torch.ones(3, 3)) and not torch.equal(used, torch.ones(3, 3))
 
 
-# ---- The schedule ----------------------------------------------------------------------------
-
-def test_linear_starts_at_1_and_ends_one_step_above_0():
-    assert train.linear_factor(0, 100) == 1 and train.linear_factor(50, 100) == 0.5 and train.linear_factor(99, 100) == pytest.approx(0.01)
-
-
-def test_linear_with_warmup_rises_first():
-    values = [train.linear_factor(step, 100, warmup=0.2) for step in range(100)]
-    assert values[0] == pytest.approx(1 / 20) and values[9] == pytest.approx(0.5)
-    assert values[19] == pytest.approx(1) and values[20] == 1     # the end of the warm-up
-    assert values[60] == pytest.approx(0.5)                       # the middle of what is left
-    assert values[99] == pytest.approx(1 / 80) and min(values) > 0
-    assert values[:20] == sorted(values[:20]) and values[20:] == sorted(values[20:], reverse=True)
+@pytest.mark.parametrize("warmup, factors", [
+    (0, {0: 1, 50: 0.5, 99: 0.01}),
+    (0.2, {0: 1 / 20, 9: 0.5, 19: 1, 20: 1, 60: 0.5, 99: 1 / 80})])
+def test_the_linear_schedule_rises_while_it_warms_up_and_ends_one_step_above_0(warmup, factors):
+    for step, factor in factors.items():
+        assert train.linear_factor(step, 100, warmup) == pytest.approx(factor)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon", "adam", "rmsprop"])
-def test_each_step_gets_its_rate_whatever_the_optimizer(few, monkeypatch, optimizer):
-    rates, normal_train = [], train.train
+# ---- Files -----------------------------------------------------------------------------------
 
-    def watched(net, trainloader, criterion, optimizer, *args):
-        if not rates:
-            optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
-        return normal_train(net, trainloader, criterion, optimizer, *args)
-
-    monkeypatch.setattr(train, "train", watched)
-    run("--optimizer", optimizer, "--lr", "0.004", "--batch-size", "100", "--epochs", "2", "--schedule", "linear")
-    assert rates == pytest.approx([0.004 * left / 8 for left in (8, 7, 6, 5, 4, 3, 2, 1)])
-
-
-# ---- The log ---------------------------------------------------------------------------------
-
-def test_the_log_shows_the_trace_then_each_epoch_then_what_to_do_next(few, capsys):
-    run("--epochs", "2")
-    printed = capsys.readouterr().out
-    assert printed.isascii()
-    parts = ["(32 - 5) + 1 = 28", "62,006", "STRIPES", "epoch 1: training loss", "epoch 2: training loss", "net.pth",
-             "python evaluate.py"]
-    places = [printed.index(part) for part in parts]
-    assert places == sorted(places)
-    net = evaluate.load_checkpoint("net.pth")
-    percent = percent_right(net, few[1])
-    assert f"epoch 2: training loss 2.3" in printed and f"test accuracy on STRIPES (not CIFAR-10) {percent:.1f} %" in printed
-    assert re.search(r"^\d+ s of training, [\d,]+ images/s\. The network is in net\.pth, its curve in net_curve\.png, its numbers in net_curve\.csv\.$", printed, re.M)
+@pytest.mark.parametrize("flags, path", [
+    ("", "cifar_net.pth"), ("--dataset stripes", "stripes_net.pth"),
+    ("--validation 50", "validation_cifar_net.pth"), ("--runs 2", "cifar_net_seed7.pth"),
+    ("--validation 50 --runs 2", "validation_cifar_net_seed7.pth"),
+    ("--checkpoint my", "my.pth"), ("--checkpoint my.pt --validation 50", "my.pt"),
+    ("--checkpoint lr0.01", "lr0.01.pth"), ("--checkpoint a.b/net", "a.b/net.pth"),
+    ("--checkpoint my.pt --runs 2", "my_seed7.pt"), ("--checkpoint a --runs 2", "a_seed7.pth"),
+    # Names that only resemble the default of another dataset are free.
+    ("--dataset fashion --checkpoint mnist_net_on_fashion.pth", "mnist_net_on_fashion.pth"),
+    ("--dataset fashion --checkpoint my_mnist_net", "my_mnist_net.pth"),
+    ("--dataset fashion --checkpoint fashion_net.pth", "fashion_net.pth")])
+def test_a_checkpoint_ends_in_pth_or_pt_and_no_kind_of_run_overwrites_another(
+        few, monkeypatch, flags, path):
+    os.mkdir("a.b")
+    seen = []
+    monkeypatch.setattr(train, "run_seeds", seen.append)
+    train.main([*QUICK, *flags.split()])
+    assert train.checkpoint_path(seen[0], 7) == path and os.listdir() == ["a.b"]
+    assert train.curve_path(path) == re.sub(r"\.pth?$", "_curve.png", path)
 
 
-LOG = r"epoch \d+: training loss ([\d.]+), training accuracy ([\d.]+) %, test loss ([\d.]+), test accuracy on .+? ([\d.]+) %"
-
-
-@pytest.mark.parametrize("kind, flags", [("test", []), ("validation", ["--validation", "50"])])
-def test_the_table_beside_the_curve_has_every_epochs_numbers_and_the_log_the_same(few, monkeypatch, capsys, kind, flags):
-    drawn = []
-    monkeypatch.setattr(train, "draw_curve", lambda *args: drawn.append((list(args[0]), *args[2:])))
-    run("--epochs", "3", *flags)
-    history, path, kind_drawn = drawn[-1]
-    lines = re.findall(LOG.replace("test", kind), capsys.readouterr().out)
-    assert len(drawn) == len(lines) == len(history) == 3 and (path, kind_drawn) == ("net_curve.png", kind)
-    with open("net_curve.csv", newline="") as file:
-        rows = list(csv.reader(file))
-    assert rows[0] == ["epoch", "training loss", "training accuracy", f"{kind} loss", f"{kind} accuracy"]
-    for k, (line, entry, row) in enumerate(zip(lines, history, rows[1:], strict=True)):
-        assert [float(number) for number in line] == pytest.approx(entry, abs=0.06)
-        assert [float(number) for number in row] == pytest.approx([k + 1, *entry], abs=1e-6)
-
-
-def test_the_test_loss_is_the_criterions_own_of_the_one_pass_over_the_test_set(few, monkeypatch):
-    """An edited criterion shows up in both losses."""
-    names = edited("train", ("    criterion = nn.CrossEntropyLoss()\n", "    criterion = nn.MultiMarginLoss()\n"))
-    names["main"]([*QUICK, "--checkpoint", "net.pth"])
-    with open("net_curve.csv") as file:
-        training, _, test, _ = map(float, file.read().splitlines()[1].split(",")[1:])
-    outputs, labels = evaluate.predict(evaluate.load_checkpoint("net.pth"), loader(few[1], 50))
-    assert test == pytest.approx(nn.MultiMarginLoss()(outputs, labels).item(), abs=1e-5) and 0.8 < training < 1
-
-
-def test_stripes_are_saved_under_a_name_of_their_own(few):
-    train.main(QUICK)
-    assert "stripes_net.pth" in os.listdir() and "cifar_net.pth" not in os.listdir()
-
-
-@pytest.mark.parametrize("name", ["lenet5", "data", "train", "evaluate"])
-def test_importing_a_script_prints_nothing_and_writes_nothing(tmp_path, monkeypatch, capsys, name):
-    monkeypatch.chdir(tmp_path)
-    edited(name)
-    assert capsys.readouterr().out == "" and os.listdir() == []
-
-
-# ---- When something goes wrong ---------------------------------------------------------------
-
-@pytest.mark.parametrize("flag, value", [
-    ("--epochs", "0"), ("--epochs", "-1"), ("--epochs", "1.5"), ("--batch-size", "0"), ("--batch-size", "four"),
-    ("--lr", "-0.1"), ("--lr", "0"), ("--lr", "nan"), ("--lr", "inf"), ("--momentum", "1"), ("--momentum", "-0.1"),
-    ("--momentum", "nan"), ("--validation", "-1"), ("--validation", "0.1"), ("--weight-decay", "-1"),
-    ("--weight-decay", "nan"), ("--weight-decay", "1e39"), ("--warmup", "1"), ("--seed", "-1"), ("--seed", "99999999999999999999"),
-    ("--batch-size", "99999999999999999999"), ("--epochs", "99999999999999999999"), ("--lr", "1e39"), ("--runs", "0"),
-    ("--optimizer", "lion"), ("--dataset", "svhn"), ("--device", "tpu"), ("--schedule", "cosine"), ("--checkpoint", "")])
-def test_values_that_make_no_sense_are_refused_by_name(capsys, flag, value):
-    with pytest.raises(SystemExit) as stop:
-        train.main([flag, value])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and f"argument {flag}" in error and value in error
-
-
-@pytest.mark.parametrize("flags, missing", [
-    ("--warmup 0.1", "--schedule linear"), ("--nesterov --momentum 0", "--momentum above 0"),
-    ("--optimizer adam --momentum 0.9", "argument --momentum: has no effect with --optimizer adam"),
-    ("--optimizer adam --momentum 0", "argument --momentum: has no effect with --optimizer adam"),
-    ("--optimizer rmsprop --nesterov --momentum 0", "argument --nesterov: has no effect with --optimizer rmsprop")])
-def test_flags_that_would_have_no_effect_are_refused(capsys, flags, missing):
-    with pytest.raises(SystemExit):
-        train.main(flags.split())
-    assert missing in capsys.readouterr().err
-
-
-@pytest.mark.skipif(os.name == "nt", reason="cmd.exe quotes otherwise")
-@pytest.mark.parametrize("flags, advice", [
-    ([], "python evaluate.py --dataset stripes"),
-    (["--checkpoint", "my net.pth"], "python evaluate.py --checkpoint 'my net.pth' --dataset stripes"),
-    (["--checkpoint", "net(1).pth"], "python evaluate.py --checkpoint 'net(1).pth' --dataset stripes"),
-    (["--checkpoint", "a'b$c.pth"], "python evaluate.py --checkpoint 'a'\"'\"'b$c.pth' --dataset stripes"),
-    (["--checkpoint=-x.pth"], "python evaluate.py --checkpoint ./-x.pth --dataset stripes"),
-    (["--data-dir", "elsewhere"], "python evaluate.py --dataset stripes --data-dir elsewhere")])
-def test_the_next_command_is_one_that_works_in_a_shell(few, capsys, flags, advice):
-    train.main([*QUICK, *flags])
-    assert f"Next: {advice}" in capsys.readouterr().out.splitlines()
-    words = subprocess.run(["sh", "-c", f"python() {{ printf '%s\\n' \"$@\"; }}; {advice}"], capture_output=True, text=True).stdout
-    evaluate.main(words.splitlines()[1:])
-
-
-@pytest.mark.parametrize("percent, loss, warned", [(10.0, 2.33, True), (14.9, 2.2, True), (15.0, 2.2, False), (95.8, 6.66, False)])
-def test_a_run_that_ends_at_guessing_says_so_last_whatever_its_loss(few, monkeypatch, capsys, percent, loss, warned):
-    """Another loss function may be large, and the network right all the same."""
-    results(monkeypatch, (percent, 1.0, loss))
-    train.main([*QUICK, "--lr", "0.05"])
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith(f"Accuracy {percent:.1f} %: it learned nothing." if warned else "Next")
-    assert not warned or all(cause in last for cause in ("too high or too low", "activation function", "loss function"))
-
-
-def test_of_several_runs_one_that_ends_at_guessing_is_enough_for_the_warning(few, monkeypatch, capsys):
-    results(monkeypatch, (60.0, 1.0, 1.0), (10.0, 1.0, 2.3))
-    train.main([*QUICK, "--runs", "2"])
-    assert "it learned nothing" in capsys.readouterr().out.splitlines()[-1]
-
-
-def test_a_place_that_cannot_be_written_is_found_out_before_training(few, monkeypatch):
-    monkeypatch.setattr(train, "train", lambda *args, **flags: pytest.fail("it trained"))
-    os.mkdir("folder")
-    os.mkdir("net_curve.png")  # where the curve of net.pth would go
-    os.mkdir("other_curve.csv")
-    for path, named in (("folder", "folder"), ("missing/net.pth", "missing/net.pth"), ("net.pth", "net_curve.png"), ("other.pth", "other_curve.csv"),
-                        ("x" * 300, "x" * 300)):
-        with pytest.raises(data.UserError, match=f"{named} can't be written: .*Choose another name"):
-            run("--checkpoint", path)
-    with pytest.raises(data.UserError, match="net_seed1.pth can't be written"):
-        os.mkdir("net_seed1.pth")
-        run("--checkpoint", "net", "--runs", "2")  # the second of two
-    assert sorted(os.listdir()) == ["folder", "net_curve.png", "net_seed1.pth", "other_curve.csv"]
-
-
-def test_a_named_checkpoint_is_not_lost_to_stripes_that_nobody_asked_for(few, monkeypatch):
-    """Offline, with a mistyped --data-dir, auto means stripes: no file with a name of the user's is made of them."""
-    monkeypatch.setattr(data, "download", lambda *args, **flags: False)
-    monkeypatch.setattr(data, "stripes", lambda train: (torch.zeros(20, 3, 32, 32, dtype=torch.uint8), torch.arange(20) % 10))
-    for name, sentence in (("best.pth", "--checkpoint best.pth would get a network for STRIPES.*add --dataset stripes"),
-                           ("cifar_net.pth", "cifar_net.pth is the name of a network for CIFAR-10.*add --dataset cifar10")):
-        with pytest.raises(data.UserError, match=sentence):
-            train.main(["--epochs", "1", "--checkpoint", name])
-    for flag in ("--augment", "--mirror"):
-        with pytest.raises(data.UserError, match=f"{flag} is not for STRIPES.*: in the mirror"):
-            train.main(["--epochs", "1", flag])
-    assert os.listdir() == []
-    train.main(["--epochs", "1"])
-    assert "stripes_net.pth" in os.listdir()
-
-
-@pytest.mark.parametrize("name, script", [("cifar_net.pth", train), ("old/mnist_net_seed3.pth", train), ("cifar_net.pth", evaluate)])
-def test_a_file_with_the_default_name_of_another_dataset_is_refused(few, name, script):
-    with pytest.raises(data.UserError, match=f"{name} is the name of a network for .*, and this is STRIPES.*: add --dataset (cifar10|mnist), or name"):
+@pytest.mark.parametrize("script", [train, evaluate])
+@pytest.mark.parametrize("name, sentence", [
+    ("cifar_net.pth", "is the name of a network for CIFAR-10. .* add --dataset cifar10."),
+    ("old/mnist_net_seed34.pt", "is the name of a network for MNIST. .* add --dataset mnist."),
+    ("validation_FASHION_net", "is the name of a network for Fashion-MNIST. Name another file, or"),
+    ("", "the name after --checkpoint is empty: name a file, or leave the flag out.")])
+def test_default_names_of_other_datasets_and_an_empty_one_are_refused(few, script, name, sentence):
+    with pytest.raises(data.UserError, match=f"^{name} ?{sentence}"):
         script.main(["--dataset", "stripes", "--checkpoint", name])
     assert os.listdir() == []
 
 
-def test_a_name_that_only_resembles_a_default_is_free(few):
-    train.main([*QUICK, "--checkpoint", "my_cifar_net.pth"])
-    assert data.checkpoint_name("fashion_mnist_net.pth", "Fashion-MNIST") == "fashion_mnist_net.pth"
+def test_a_named_checkpoint_is_not_lost_to_stripes_that_nobody_asked_for(few, monkeypatch, capsys):
+    """--dataset auto means stripes where CIFAR-10 can't be had."""
+    monkeypatch.setattr(data, "find_dataset", lambda args: "stripes")
+    for flags, sentence in ((["--checkpoint", "my"], "my would get a network of stripes"),
+                            (["--augment"], "not for STRIPES"), (["--mirror"], "not for STRIPES")):
+        with pytest.raises(data.UserError, match=sentence):
+            train.main([*QUICK, "--dataset", "auto", *flags])
+    assert os.listdir() == []
+    train.main([*QUICK, "--dataset", "auto"])
+    assert "stripes_net.pth" in os.listdir()
+    monkeypatch.setattr(data, "find_dataset", lambda args: "cifar10")
+    run("--dataset", "auto")
+    assert "\nCIFAR-10: 400 training images" in capsys.readouterr().out
 
 
-def test_a_file_that_is_no_checkpoint_is_not_overwritten(few):
-    with open("lenet5.py", "w") as file:
-        file.write("class LeNet5: ...")
-    with pytest.raises(data.UserError, match="lenet5.py is there, and no checkpoint: it is not overwritten. Choose another name"):
-        run("--checkpoint", "lenet5.py")
-    assert os.path.getsize("lenet5.py") == 17 and os.listdir() == ["lenet5.py"]
+@pytest.mark.parametrize("flags, sentence", [
+    ("--epochs 0", "--epochs: must be from 1 to below 100,000, not 0"),
+    ("--epochs 1.5", "--epochs: invalid int value: '1.5'"), ("--batch-size 0", "--batch-size: m"),
+    ("--lr 0", "--lr: must be from 1e-09 to below 100, not 0"), ("--lr nan", "--lr: must"),
+    ("--momentum 1", "--momentum: must"), ("--momentum -0.1", "--momentum: must be from 0"),
+    ("--warmup 1", "--warmup: must"), ("--weight-decay -1", "--weight-decay: must be from 0"),
+    ("--validation -1", "--validation: m"), ("--seed -1", "--seed: m"), ("--runs 0", "--runs: m"),
+    ("--warmup 0.1", "--warmup: has no effect without --schedule linear"),
+    ("--optimizer adam --momentum 0.9", "--momentum: has no effect with --optimizer adam"),
+    ("--optimizer rmsprop --momentum 0", "--momentum: has no effect with --optimizer rmsprop"),
+    ("--nesterov --momentum 0", "--nesterov: needs a --momentum above 0, and --optimizer sgd"),
+    ("--nesterov --optimizer muon", "--nesterov: needs a --momentum above 0, and --optimizer sgd")])
+def test_flags_that_make_no_sense_are_refused_by_name(capsys, flags, sentence):
+    with pytest.raises(SystemExit, match="2"):
+        train.main(flags.split())
+    assert f"error: argument {sentence}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--augment", "--mirror"])
-def test_digits_and_stripes_are_not_flipped(few, monkeypatch, flag):
-    for name in ("MNIST", data.STRIPES):
-        monkeypatch.setattr(few[0], "name", name)
-        with pytest.raises(data.UserError, match=f"{flag} is not for {name[:5]}.*: in the mirror, its images are of another class, or of none"):
-            run(flag)
+@pytest.mark.parametrize("folder, flags", [
+    ("net.pth", ""), ("net_curve.png", ""), ("net_curve.csv", ""), ("net_seed1.pth", "--runs 2")])
+def test_a_place_that_cannot_be_written_is_found_out_first(few, monkeypatch, folder, flags):
+    monkeypatch.setattr(data, "load", lambda **args: pytest.fail("it began"))
+    os.mkdir(folder)  # where a file should go
+    with pytest.raises(data.UserError, match=f"{folder} can't be written"):
+        run(*flags.split())
+    assert os.listdir() == [folder]
 
 
-def test_a_checkpoint_may_have_an_odd_name(few):
-    train.main([*QUICK, "--checkpoint", ".pth"])
-    evaluate.load_checkpoint(".pth")
-    assert sorted(os.listdir()) == [".pth", "_curve.csv", "_curve.png"]
+@pytest.mark.parametrize("name", ["net_curve.png", "net_curve.csv"])
+def test_a_curve_that_cannot_be_written_later_is_a_line_in_the_log(few, monkeypatch, capsys, name):
+    check = train.checkpoint_path
+    monkeypatch.setattr(train, "checkpoint_path", lambda *args: (check(*args), os.mkdir(name))[0])
+    assert same(run("--epochs", "2"), plain_epochs(few[0], epochs=2))
+    assert re.findall(rf"^{name} can't be written: \w.*\nepoch 2: ", capsys.readouterr().out, re.M)
 
 
-def disk_full(*args, **flags):
-    raise OSError(28, "No space left on device")
-
-
-def test_a_checkpoint_is_written_whole_or_not_at_all(few, monkeypatch):
+@pytest.mark.parametrize("module, function", [(train, "predict"), (torch, "save"), (os, "replace")])
+def test_ctrl_c_before_a_network_is_saved_leaves_the_old_one(few, monkeypatch, module, function):
     old = run()
-    with monkeypatch.context() as patch, pytest.raises(data.UserError, match="net.pth can't be written: No space left"):
-        patch.setattr(os, "replace", disk_full)
+    monkeypatch.setattr(module, function, ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
         run("--seed", "1")
     assert same(torch.load("net.pth", weights_only=True), old)
-    assert sorted(os.listdir()) == ["net.pth", "net_curve.csv", "net_curve.png"]
 
 
-def test_a_curve_that_cannot_be_drawn_does_not_cost_the_network(few, monkeypatch):
-    write = data.write_whole
-
-    def fails(path, content, trial=False):
-        if path.endswith(".png") and not trial:
-            raise data.UserError("no space")
-        write(path, content, trial)
-
-    monkeypatch.setattr(data, "write_whole", fails)
-    with pytest.raises(data.UserError, match="no space"):
-        run()
-    assert os.listdir() == ["net.pth"]
-
-
-def test_ctrl_c_keeps_the_last_epochs_checkpoint_and_its_curve(few, monkeypatch):
-    one_epoch = run()
-    os.remove("net_curve.png")
+def test_ctrl_c_later_keeps_the_network_of_the_last_finished_epoch(few, monkeypatch):
     real = train.train
-
-    def stopping(net, trainloader, criterion, optimizer, epoch, *args, **flags):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        return real(net, trainloader, criterion, optimizer, epoch, *args, **flags)
-
-    monkeypatch.setattr(train, "train", stopping)
+    monkeypatch.setattr(train, "train", lambda *args: ctrl_c() if args[4] == 1 else real(*args))
     with pytest.raises(KeyboardInterrupt):
         run("--epochs", "3")
-    assert same(torch.load("net.pth", weights_only=True), one_epoch) and os.path.exists("net_curve.png")
+    assert same(torch.load("net.pth", weights_only=True), plain_epochs(few[0]))
 
 
-def test_ctrl_c_in_the_first_epoch_leaves_an_older_checkpoint_alone(few, monkeypatch):
-    old = run()
-    monkeypatch.setattr(train, "predict", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
-        run("--seed", "1")
-    assert same(torch.load("net.pth", weights_only=True), old)
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_network_with_one_weight_that_is_not_finite_is_not_saved(few, number):
+    net = LeNet5()
+    net.fc2.bias.data[4] = number
+    with pytest.raises(data.UserError, match="no longer finite: .* Try a tenth of --lr"):
+        train.save(net, "net.pth")
+    assert os.listdir() == []
 
 
-def test_a_network_that_ran_away_is_not_saved_and_the_sentence_says_what_to_try(few):
-    old = run()
-    with pytest.raises(data.UserError, match="no longer finite: the steps are too long. Try a tenth of --lr"):
-        run("--lr", "99", "--epochs", "50")
-    assert same(torch.load("net.pth", weights_only=True), old)
+def test_the_command_says_what_ctrl_c_leaves(few, monkeypatch):
+    monkeypatch.setattr(data, "find_dataset", ctrl_c)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit, match="The checkpoint keeps the last finished epoch, if any."):
+        runpy.run_path(os.path.join(ROOT, "train.py"), run_name="__main__")
 
 
 @pytest.mark.parametrize("name, old, new, error, words", [
-    ("lenet5", "        x = torch.flatten(x, 1)  ", "        x = x.view(-1, 16 * 5 * 6)  ", RuntimeError, "shape '[-1, 480]' is invalid"),
-    ("lenet5", "16 * 5 * 5, 120)", "16 * 5 * 6, 120)", RuntimeError, "cannot be multiplied"),
-    ("train", "for i, (inputs, labels) in", "for i, (inputs, labels, more) in", ValueError, "not enough values to unpack"),
+    ("lenet5", "torch.flatten(x, 1)  ", "x.view(-1, 480)  ", RuntimeError, "is invalid for input"),
     ("train", "optimizer.step()  ", "optimiser.step()  ", NameError, "optimiser"),
-    ("train", "import io\n", "", NameError, "'io' is not defined"),
-    ("evaluate", "net.load_state_dict(", "nett.load_state_dict(", NameError, "nett"), ("evaluate", "torch.load(path", "torch.laod(path", AttributeError, "laod"),
-    ("evaluate", "weights_only=True))", "weights_only=True), strictt=True)", TypeError, "strictt"),
-    ("evaluate", "torch.max(outputs, 1)  # of", "torch.max(outputs, 2)  # of", IndexError, "Dimension out of range"),
-    ("evaluate", "import torch.nn.functional as F\n", "", NameError, "'F' is not defined"),
+    ("evaluate", "torch.load(path", "torch.laod(path", AttributeError, "laod"),
     ("data", "= next(dataiter)", "= dataiter.next()", AttributeError, "has no attribute 'next'")])
 def test_a_students_bug_shows_as_python_shows_it(few, monkeypatch, name, old, new, error, words):
-    """In every script: the error itself, from the line of the bug; no sentence of ours stands in for it."""
+    """In every script: the error itself, from the line of the bug, and no sentence of ours."""
     run()
     module = edited(name, (old, new))
     if name == "lenet5":
         monkeypatch.setattr(train, "LeNet5", module["LeNet5"])
         module = vars(train)
-    flags = {"data": [], "evaluate": ["--checkpoint", "net.pth"]}.get(name, ["--batch-size", "50", "--epochs", "1"])
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--dataset", "stripes", *flags])
-    with pytest.raises(error, match=re.escape(words)) as bug:
+    flags = {"data": ["--dataset", "stripes"], "evaluate": ["--checkpoint", "net.pth", *QUICK[:2]]}
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags.get(name, QUICK)])
+    with pytest.raises(error, match=words) as bug:
         data.script(module["main"])
-    assert f"{name}.py" in [frame.path.name for frame in bug.traceback if hasattr(frame.path, "name")]
+    assert f"{name}.py" in [os.path.basename(str(frame.path)) for frame in bug.traceback]
