@@ -110,6 +110,7 @@ def run(args):
     pixel = image[:, 16, 16]
     print("\none pixel, red green blue, of the first training image")
     print("  transformed:", [round(value, 3) for value in pixel.tolist()])
+    # Turned back: 0 to 255, as in the file.
     print("  as stored:  ", [round(value) for value in ((pixel / 2 + 0.5) * 255).tolist()])
 
     # shuffle=True: a new order in each epoch (one pass over the training set). In a fixed order
@@ -209,12 +210,12 @@ def stripes(train=True):
 # The datasets, by the word that --dataset takes: the name that stands beside each result, the
 # classes, where train.py saves a network and evaluate.py looks for it, and torchvision's class.
 DIGITS = "zero one two three four five six seven eight nine".split()
-Known = namedtuple("Known", "name classes checkpoint source")
-DATASETS = {"cifar10": Known("CIFAR-10", CLASSES, "cifar_net.pth", CIFAR10),
-            "mnist": Known("MNIST", DIGITS, "mnist_net.pth", MNIST),
-            "fashion": Known("Fashion-MNIST", FashionMNIST.classes, "fashion_net.pth",
-                             FashionMNIST),
-            "stripes": Known("STRIPES (not CIFAR-10)", ANGLES, "stripes_net.pth", None)}
+Dataset = namedtuple("Dataset", "name classes checkpoint source")
+DATASETS = {"cifar10": Dataset("CIFAR-10", CLASSES, "cifar_net.pth", CIFAR10),
+            "mnist": Dataset("MNIST", DIGITS, "mnist_net.pth", MNIST),
+            "fashion": Dataset("Fashion-MNIST", FashionMNIST.classes, "fashion_net.pth",
+                               FashionMNIST),
+            "stripes": Dataset("STRIPES (not CIFAR-10)", ANGLES, "stripes_net.pth", None)}
 WITH_MIRROR = " (with the mirror image)"  # stands beside each result of --mirror
 GUESSING = 'about guessing: see "If it does not learn" in README.md.'
 
@@ -286,7 +287,7 @@ def download(root):
         except (OSError, http.client.HTTPException, RuntimeError) as error:
             cause = f"  failed: {type(error).__name__}: {error}"
             print(cause if url else f"CIFAR-10 is not in {root}, whole.", flush=True)
-    raise UserError(f"no address sends CIFAR-10. Try again later, put {CIFAR10.filename} by hand "
+    raise UserError(f"CIFAR-10 can't be had (see above). Try again later, put {CIFAR10.filename} "
                     f"into {root}, name another folder with --data-dir, or use --dataset stripes.")
 
 

@@ -217,23 +217,23 @@ def like_grey(image, dataset, path):
     pixels = pil_to_tensor(image)[0].float()  # (H, W), 0 to 255
     border = torch.cat([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).median()
     low, high = pixels.min(), pixels.max()
-    if high - low < 20:
-        raise data.UserError(f"{path!r} shows nothing: its greys are {low:.0f} to {high:.0f}.")
     negative = high - border < border - low
+    # Light on paper is seldom even: at a pixel, the paper is about as bright as the brightest pixel
+    # of its row, times that of its column, over that of all. Ink is darker than that.
+    paper = pixels.amax(1, keepdim=True) * pixels.amax(0, keepdim=True) / high.clamp(min=1)
+    ink = 1 - pixels / paper.clamp(min=1) if negative else (pixels - low) / 255
+    if ink.max() < 0.08:
+        raise data.UserError(f"{path!r} shows nothing: its greys are {low:.0f} to {high:.0f}.")
     if image.size == (28, 28) and not negative:
         return ImageOps.expand(image, 2)
     if dataset == "fashion":
         image = ImageOps.autocontrast(ImageOps.invert(image) if negative else image)
         return ImageOps.expand(ImageOps.pad(image, (28, 28)), 2)
 
-    # Light on paper is seldom even: at a pixel, the paper is about as bright as the brightest pixel
-    # of its row, times that of its column, over that of all. Ink is darker than that.
-    paper = pixels.amax(1, keepdim=True) * pixels.amax(0, keepdim=True) / high
-    pixels = 1 - pixels / paper.clamp(min=1) if negative else pixels - low
-    pixels = pixels / pixels.max()                      # 0 to 1
-    rows, columns = (pixels > 0.5).nonzero().unbind(1)  # where the ink is
-    digit = pixels[rows.min():rows.max() + 1, columns.min():columns.max() + 1]
-    digit = ImageOps.contain(to_pil_image(digit), (20, 20))
+    rows, columns = (ink > ink.max() / 2).nonzero().unbind(1)
+    digit = ink[rows.min():rows.max() + 1, columns.min():columns.max() + 1] / ink.max()
+    size = [max(1, round(20 * side / max(digit.shape))) for side in digit.shape[::-1]]
+    digit = to_pil_image(digit).resize(size)
     mass = pil_to_tensor(digit)[0].float()
     y, x = (mass.sum(1 - k) @ torch.arange(0.5, mass.shape[k]) / mass.sum() for k in (0, 1))
     padded = Image.new("L", (32, 32))
@@ -256,7 +256,7 @@ def draw_all(net, testset, outputs, matrix, name):
     """The pictures of python evaluate.py, under the name of the dataset."""
     classes, (images, labels) = testset.classes, testset[:]
     first = [tile(testset, outputs, k) for k in range(min(32, len(labels)))]
-    right = [color for _, color, _ in first].count("green")
+    right = (outputs[:32].argmax(1) == labels[:32]).sum()
     heading = f"{name}: {accuracy(outputs, labels):.1f} % right, {right} of these {len(first)}"
     draw_sheet([(heading, first)], "predictions.png")
     mistakes = []
@@ -517,9 +517,9 @@ def problem(path, error):
         return f"is not there. python train.py {made_by} makes one." + "".join(hints)
     if isinstance(error, OSError) and error.filename:
         return f"can't be read: {error.strerror}."
-    lines = [repr(line.strip())[1:150] for line in str(error).splitlines()]  # no control characters
+    lines = [repr(line.strip())[1:-1][:150] for line in str(error).splitlines()]  # all printable
     if "state_dict" in str(error):  # below its first line, PyTorch lists the keys that differ
-        return f"has other names or shapes than this LeNet5: {' '.join(lines[1:3] or lines)}"
+        return f"does not fit this LeNet5: {' '.join(lines[1:3] or lines)}"
     return ("is damaged, or holds more than numbers, which could run code "
             f"({type(error).__name__}: {' '.join(lines[:1])}). "
             "Of your own network, save net.state_dict().")

@@ -167,12 +167,12 @@ def make_rows(net, images, calls):
     field, jump, start = 1, 1, 0
     for function, given, shapes, y, shape in calls:
         learned = {tensor for tensor in shapes if isinstance(tensor, nn.Parameter)}
-        data = [t for t in shapes if t not in learned | buffers] or [*shapes] or [None]
-        size, window = arithmetic(function, given, shapes.get(data[0], ()), shape)
+        inputs = [t for t in shapes if t not in learned | buffers] or [*shapes] or [None]
+        size, window = arithmetic(function, given, shapes.get(inputs[0], ()), shape)
         elementwise = function in ELEMENTWISE and not given.get("training")
-        origins[y] = origins.get(data[0], "") if elementwise else size
+        origins[y] = origins.get(inputs[0], "") if elementwise else size
 
-        if {*data} != {rows[-1].output} or not (window or elementwise):
+        if {*inputs} != {rows[-1].output} or not (window or elementwise):
             field = math.inf  # it takes not just the last row, or is unknown: None from here on
         kernel, stride, padding = window or (1, 1, 0)
         field += (kernel - 1) * jump  # from the kernel's first pixel to its last

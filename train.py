@@ -5,7 +5,8 @@
 trains as the tutorial does (mini-batches of 4, SGD with learning rate 0.001 and momentum 0.9; eight
 epochs are our choice), and prints
 
-    CIFAR-10: 50,000 training images, 8 epochs, mini-batches of 4, seed 0, on cpu
+    CIFAR-10: 50,000 training images, seed 0, on cpu
+    8 epochs, mini-batches of 4
     [1,  2000] loss: 2.213
     [1,  4000] loss: 1.871
     ...
@@ -155,8 +156,8 @@ def run_seeds(args):
     print_trace(trace(LeNet5(), trainset[:1][0]))
     results = []
     for seed, path in zip(seeds, paths):
-        print(f"\n{trainset.name}: {len(trainset):,} training images, {args.length}, seed {seed}, "
-              f"on {args.device}\n{args.settings}".rstrip())
+        print(f"\n{trainset.name}: {len(trainset):,} training images, seed {seed}, on {args.device}\n"
+              f"{args.length} {args.settings}".rstrip())
         history, seconds = run(args, seed, path, trainloader, testloader)
         print(f"{seconds:.0f} s of training, {args.epochs * len(trainset) / seconds:,.0f} images/s")
         print(f"network: {path}\ncurve: {curve_path(path)}, its numbers: {curve_path(path, 'csv')}")
@@ -202,7 +203,7 @@ def report(args, seed, history, seconds, path, trainset):
         with open(curve_path(path, "csv"), "w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
     except OSError as error:  # it is open in Excel, say: no reason to end the training
-        print(f"{error.filename} can't be written: {error.strerror}")
+        print(f"The curve can't be written: {error}")
 
 
 def print_summary(args, name, paths, results):
@@ -324,7 +325,7 @@ def checkpoint_path(args, seed):
     path = f"validation_{path}" if args.validation and not args.checkpoint else path
     stem, ending = os.path.splitext(path if path.endswith((".pth", ".pt")) else f"{path}.pth")
     path = f"{stem}_seed{seed}{ending}" if args.runs > 1 else f"{stem}{ending}"
-    for each in (path, curve_path(path), curve_path(path, "csv")):
+    for each in (path, f"{path}.part", curve_path(path), curve_path(path, "csv")):
         data.check_writable(each)
     return path
 

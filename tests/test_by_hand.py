@@ -6,8 +6,6 @@ tests the functions in my_loops.py in place of lenet5.py's of the same name. The
 in which one would write them; -k relu tests those with relu in their name only.
 """
 import copy
-import math
-import re
 
 import pytest
 import torch
@@ -298,31 +296,3 @@ def test_step_by_hand_leads_the_network_where_sgd_leads_it_in_three_steps(net, p
             lenet5.step_by_hand(weights[name], gradients[name], buffers[name], 0.05, 0.9)
     for name, parameter in net.named_parameters():
         agree(**{f"{name} ": (weights[name], parameter)})
-
-
-# ---- The script, which shows them beside PyTorch -------------------------------------------------
-
-def test_zeros_like_a_list():
-    assert zeros_like([[[1.0, 2.0]], [[3.0, 4.0]]]) == [[[0, 0]], [[0, 0]]]
-
-
-def test_the_script_shows_forward_backward_and_a_step_beside_pytorchs(capsys):
-    lenet5.main()
-    printed = capsys.readouterr().out
-    pytorch, by_hand = re.findall(r"^  (?:PyTorch|by hand):((?: +-?\d\.\d{3}){10})$", printed, re.M)
-    assert pytorch == by_hand and printed.isascii()
-    differences = re.findall(r"largest difference(.*): (\S+)$", printed, re.M)
-    names = "", " of all 62,006 gradients", " of the weights after one step"
-    assert tuple(name for name, _ in differences) == names
-    assert all(float(number) < 1e-12 for _, number in differences)
-    loss, loss_by_hand = re.search(r"loss: PyTorch (\S+), by hand (\S+)", printed).groups()
-    assert loss == loss_by_hand and abs(float(loss) - math.log(10)) < 0.3
-
-
-@pytest.mark.parametrize("name, wrong, shown", [
-    ("relu_by_hand", lambda x: x, "difference"), ("relu_backward", lambda x, dy: dy, "gradients"),
-    ("step_by_hand", lambda *args, **flags: None, "one step")])
-def test_the_script_would_show_a_loop_that_is_wrong(monkeypatch, capsys, name, wrong, shown):
-    monkeypatch.setattr(lenet5, name, wrong)
-    lenet5.main()
-    assert float(re.search(rf"{shown}: (\S+)", capsys.readouterr().out)[1]) > 1e-6

@@ -160,8 +160,6 @@ def test_the_real_grey_datasets_are_taken(word):
     assert (len(training), len(test)) == (60_000, 10_000)
 
 
-# ---- Augmentation --------------------------------------------------------------------------------
-
 def test_augment_flips_and_shifts_by_at_most_2_pixels_each_image_on_its_own(images):
     image = images[0, :, :, :20]  # not a square
     padded = F.pad(image[None], (2, 2, 2, 2), "replicate")[0]  # the border pixels, repeated
@@ -174,16 +172,19 @@ def test_augment_flips_and_shifts_by_at_most_2_pixels_each_image_on_its_own(imag
     assert same.sum(0).min() >= 15 and same.sum(0).max() <= 75  # 50 comes about 40 times in 2,000
 
 
-def test_a_loader_with_collate_augmented_gives_its_mini_batches_augmented(few):
+def test_augment_brings_the_numbers_that_it_draws_to_where_the_images_are(images, monkeypatch):
+    images, seen, to = images.to("meta"), [], torch.Tensor.to  # (on meta, there are only shapes)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, at: seen.append(at.type) or to(self, at))
+    assert data.augment(images).shape == images.shape and seen == ["meta", "meta"]
+
+
+def test_collate_augmented_makes_a_mini_batch_of_samples_and_augments_it(few):
+    images, labels = few[0][:50]
     torch.manual_seed(1)
-    images, labels = next(iter(DataLoader(few[0], batch_size=50, shuffle=True)))
     expected = data.augment(images)
     torch.manual_seed(1)
-    loader = DataLoader(few[0], batch_size=50, shuffle=True, collate_fn=data.collate_augmented)
-    augmented, same_labels = next(iter(loader))
+    augmented, same_labels = data.collate_augmented([few[0][k] for k in range(50)])
     assert torch.equal(augmented, expected) and torch.equal(labels, same_labels)
-    # The meta device computes shapes only, but refuses to mix devices, as a GPU does.
-    assert data.augment(images.to("meta")).shape == images.shape
 
 
 @pytest.mark.parametrize("flag", ["augment", "mirror"])
@@ -239,9 +240,8 @@ def test_a_look_whether_a_file_can_be_written_changes_nothing(tmp_path):
 def test_a_file_that_cannot_be_written_ends_a_script_before_its_work(few, monkeypatch, capsys):
     os.mkdir("samples.png")
     monkeypatch.setattr(sys, "argv", ["some/folder/data.py", "--dataset", "stripes"])
-    why = "(Is a directory|Permission denied)"  # the second one on Windows
-    with pytest.raises(SystemExit, match=f"^data.py: samples.png can't be written: {why}. "
-                                         "Name another file or folder.$"):
+    with pytest.raises(SystemExit, match="^data.py: samples.png can't be written: "
+                       "(Is a directory|Permission denied). Name another file or folder.$"):
         runpy.run_path(data.__file__, run_name="__main__")
     assert capsys.readouterr().out == ""
 

@@ -178,7 +178,7 @@ def test_it_ends_with_a_sentence_and_never_with_stripes_unasked(there, capsys, d
     with pytest.raises(data.UserError) as error:
         data.main(["--dataset", dataset])
     assert str(error.value) == (
-        "no address sends CIFAR-10. Try again later, put cifar-10-python.tar.gz by hand into "
+        "CIFAR-10 can't be had (see above). Try again later, put cifar-10-python.tar.gz into "
         f"{root}, name another folder with --data-dir, or use --dataset stripes.")
     assert "STRIPES" not in capsys.readouterr().out and there.asked
 
@@ -187,7 +187,7 @@ def test_auto_falls_back_on_stripes_if_there_is_no_file_and_no_address_sends_it(
     server.use("404", "html")
     assert find("auto", "elsewhere") == "stripes"
     printed = capsys.readouterr().out
-    assert "\nno address sends CIFAR-10. Try again later" in printed and printed.endswith(BANNER)
+    assert "\nCIFAR-10 can't be had (see above). Try again later" in printed and printed.endswith(BANNER)
     server.use("whole")
     assert find("auto", "elsewhere") == "cifar10" and is_loaded("elsewhere")
 

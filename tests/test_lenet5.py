@@ -1,4 +1,5 @@
 """Chapter 3, Build Model: what lenet5.py says about the network is so."""
+import math
 import os
 import re
 
@@ -438,3 +439,31 @@ def test_after_each_edit_evaluate_py_draws_what_is_true(few, monkeypatch, capsys
     assert os.path.exists("filters.png") == os.path.exists("convolution.png") == (name in PLAIN)
     sentence = "not filters.png, convolution.png: conv1 and its ReLU are not as in LeNet-5\n"
     assert (sentence in printed) == (name not in PLAIN)
+
+
+# ---- The loops by hand, beside PyTorch (test_by_hand.py tests each alone) ------------------------
+
+def test_zeros_like_a_list():
+    assert lenet5.zeros_like([[[1.0, 2.0]], [[3.0, 4.0]]]) == [[[0, 0]], [[0, 0]]]
+
+
+def test_the_script_shows_forward_backward_and_a_step_beside_pytorchs(capsys):
+    lenet5.main()
+    printed = capsys.readouterr().out
+    pytorch, by_hand = re.findall(r"^  (?:PyTorch|by hand):((?: +-?\d\.\d{3}){10})$", printed, re.M)
+    assert pytorch == by_hand and printed.isascii()
+    differences = re.findall(r"largest difference(.*): (\S+)$", printed, re.M)
+    names = "", " of all 62,006 gradients", " of the weights after one step"
+    assert tuple(name for name, _ in differences) == names
+    assert all(float(number) < 1e-12 for _, number in differences)
+    loss, loss_by_hand = re.search(r"loss: PyTorch (\S+), by hand (\S+)", printed).groups()
+    assert loss == loss_by_hand and abs(float(loss) - math.log(10)) < 0.3
+
+
+@pytest.mark.parametrize("name, wrong, shown", [
+    ("relu_by_hand", lambda x: x, "difference"), ("relu_backward", lambda x, dy: dy, "gradients"),
+    ("step_by_hand", lambda *args, **flags: None, "one step")])
+def test_the_script_would_show_a_loop_that_is_wrong(monkeypatch, capsys, name, wrong, shown):
+    monkeypatch.setattr(lenet5, name, wrong)
+    lenet5.main()
+    assert float(re.search(rf"{shown}: (\S+)", capsys.readouterr().out)[1]) > 1e-6
