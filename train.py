@@ -215,8 +215,8 @@ def print_summary(args, name, paths, results):
     print(f"{args.split} accuracy on {name}{args.looks}: "
           f"{', '.join(f'{each:.1f}' for each in accuracies)} %")
     if args.runs > 1:
-        print(f"{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}, {args.length} "
-              f"{args.settings}\nmean {statistics.mean(accuracies):.1f} %, "
+        print(f"{args.runs} runs, seeds {args.seed} to {args.seed + args.runs - 1}, {args.length}"
+              f"{args.settings and ' '}{args.settings}\nmean {statistics.mean(accuracies):.1f} %, "
               f"standard deviation {statistics.stdev(accuracies):.1f}, "
               f"lowest {min(accuracies):.1f}, highest {max(accuracies):.1f}; "
               f"{statistics.mean(seconds for _, seconds in results):.0f} s of training each")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import EpsImagePlugin, Image, ImageDraw
+from PIL import EpsImagePlugin, Image, ImageDraw, ImageOps
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import pil_to_tensor
@@ -258,10 +258,10 @@ def test_convolution_png_shows_the_numbers_of_conv_by_hand(few, drawn, conv):
 def test_feature_maps_png_shows_every_map_on_the_way(images, sheets, died):
     torch.manual_seed(0)
     net = LeNet5()
-    if died:  # ReLU lets nothing pass; convolution.png can be drawn all the same
+    if died:  # ReLU lets nothing pass. (In convolution.png, a number that is 0 is on white.)
         net.conv1.weight.data.zero_()
         net.conv1.bias.data.fill_(-1)
-        evaluate.draw_convolution(net.conv1, images[0])
+        assert evaluate.draw_convolution(net.conv1, images[0]).getpixel((302, 36)) == (255,) * 3
     evaluate.draw_feature_maps(net, images[0], "feature_maps.png")
     (_, [(picture, _, _)]), *groups = sheets["feature_maps.png"]
     assert picture.tobytes() == data.imshow(images[0]).tobytes()
@@ -298,11 +298,11 @@ def test_the_axis_of_an_accuracy_goes_in_tens_and_that_of_a_loss_begins_at_0(nam
 def test_a_point_stands_where_its_numbers_say(drawn, title, down):
     """x from 2 to 6 is 400 pixels wide, from 60; y from -1 to 3 is 290 high, up from 388."""
     # What lies beyond the range, 9 and -5, is drawn at its edge, and what is infinite not at all.
-    lines = {"a": ([2, 3, 4, 5, 6], [-1, 9, math.inf, 3, -5]), "b": ([2, 6], [1, 1])}
+    lines = {"a": ([2, 3, 4, 5, 6], [-1, 9, 3, math.inf, -5]), "b": ([2, 6], [1, 1])}
     sheet = evaluate.plot([("the y", "the x", (-1, 3), lines)], title)
     red, green, blue = pil_to_tensor(sheet)[:, down:].int()
     is_blue, is_red = blue - red.maximum(green) > 150, red - blue.maximum(green) > 150
-    assert is_blue[388, 60] and is_blue[98, 160:360].all() and is_blue[388, 460]
+    assert is_blue[388, [60, 460]].all() and is_blue[98, 160:260].all() and not is_blue[98, 360]
     assert is_red[243, 61:460:50].all() and not is_red[:218, 100:].any() and red.shape == (438, 500)
     steps = "-1 -0.6 -0.2 0.2 0.6 1 1.4 1.8 2.2 2.6 3".split()
     assert [text for _, text, _ in drawn] == [title, "the y", "the x", *steps, *"23456ab"]
@@ -336,11 +336,11 @@ def test_a_photo_is_seen_as_the_test_set_is_its_middle_square_shrunk_and_upright
     ("L", "grey.png"), ("P", "palette.gif"), ("CMYK", "print.jpg"), ("I;16", "deep.png"),
     ("I", "deep.tiff"), ("LA", "grey_alpha.png"), ("RGBA", "alpha.png"), ("F", "float.tiff")])
 def test_every_kind_of_image_file_is_seen_with_its_own_brightness(few, mode, name):
-    grey = torch.tensor(40 * [20 * [64] + 20 * [192]])
+    grey = torch.tensor(40 * [20 * [64] + 20 * [250]])
     grey = (257 * grey).int() if "I" in mode else grey.byte()  # 16 bits: 0 to 65535
     image = Image.fromarray(grey.numpy())
     shown = seen((image.convert("RGB") if mode == "CMYK" else image).convert(mode), name=name)
-    assert (shown[:, 16, 4] - 64).abs().max() <= 1 and (shown[:, 16, 28] - 192).abs().max() <= 1
+    assert (shown[:, 16, 4] - 64).abs().max() <= 1 and (shown[:, 16, 28] - 250).abs().max() <= 1
 
 
 def test_what_is_transparent_is_white_and_of_an_animation_the_first_frame_counts(few):
@@ -378,8 +378,7 @@ def test_what_is_no_photo_is_refused_with_a_sentence(checkpoint, monkeypatch, na
     assert str(error.value).startswith(sentence) and str(error.value).isprintable()
 
 
-def test_a_photo_gets_the_three_most_probable_classes(checkpoint, sheets, monkeypatch, capsys):
-    """Without any dataset; images.png has all ten classes, and what the network saw."""
+def test_a_photo_gets_three_classes_and_in_images_png_ten(checkpoint, sheets, monkeypatch, capsys):
     monkeypatch.setattr(data, "load", lambda *args, **flags: pytest.fail("it wants a dataset"))
     os.rename(checkpoint, "mnist_net.pth")
     PHOTO.save("cat.jpg")
@@ -419,6 +418,7 @@ def digit(image):
 def test_a_digit_is_20_pixels_long(few):
     assert digit(written()).shape == (20, 13)
     assert digit(written().transpose(Image.Transpose.ROTATE_90)).shape == (13, 20)
+    assert digit(ImageOps.expand(Image.new("L", (3, 300), 48), 50, 240)).shape == (20, 1)
 
 
 @pytest.mark.parametrize("other", [
@@ -440,7 +440,7 @@ def test_a_file_of_the_test_sets_own_size_is_padded_only(few, dataset, edge):
     padded = F.pad(pil_to_tensor(image)[0], (2, 2, 2, 2))
     assert torch.equal(seen(image, dataset), padded.expand(3, 32, 32))
     negative = seen(image.point(lambda value: 255 - value), dataset)  # black on white is turned
-    assert negative[0, 1, 1] == 0 and negative.max() > 200
+    assert negative.median() == 0 and negative.max() > 200
 
 
 @pytest.mark.parametrize("size, box", [((90, 60), (2, 7, 30, 25)), ((60, 120), (9, 2, 23, 30))])
@@ -454,13 +454,14 @@ def test_clothes_are_shrunk_whole_and_padded_on_black(few, size, box, background
     assert shown[16, 16] >= 254 and shown[0, 0] == shown[-1, -1] == 0
 
 
-def test_a_blank_photo_is_refused_and_a_faint_one_not(few):
-    image = Image.new("L", (40, 40), 200)
-    image.paste(181, (18, 15, 22, 25))
-    with pytest.raises(data.UserError, match="'photo.png' shows nothing: its greys are 181 to 200"):
-        seen(image, "mnist")
-    image.paste(180, (18, 15, 22, 25))
-    assert seen(image, "mnist").max() == 255
+@pytest.mark.parametrize("paper, ink, nothing", [
+    (200, 185, "185 to 200"), (200, 183, None), (10, 30, "10 to 30"), (10, 31, None)])
+def test_a_blank_photo_is_refused_and_a_faint_one_not(few, paper, ink, nothing):
+    image = Image.new("L", (40, 40), paper)
+    image.paste(ink, (18, 15, 22, 25))
+    refusal = pytest.raises(data.UserError, match=f"'photo.png' shows nothing: .* {nothing}.")
+    with refusal if nothing else contextlib.nullcontext():
+        assert seen(image, "mnist").max() == seen(image, "fashion").max() == 255
 
 
 # ---- Which network -------------------------------------------------------------------------------
@@ -471,8 +472,7 @@ def test_a_blank_photo_is_refused_and_a_faint_one_not(few):
     ("--checkpoint mine.pth", "mine.pth", "mine.pth may know other classes: these are CIFAR-10's"),
     ("--checkpoint mine", "mine.pth", "mine.pth may"), ("--checkpoint as", "as", "as may")])
 def test_which_file_is_read_and_what_it_knows(few, monkeypatch, capsys, flags, file, claim):
-    """A name is taken as typed if it is there. Classes of no dataset that is named: no claim."""
-    for name in ("mine.pth", "as", "as.pth"):
+    for name in ("mine.pth", "as", "as.pth"):  # a name is taken as typed if it is there
         Path(name).touch()
     asked, predict = [], evaluate.predict
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -551,7 +551,7 @@ def test_wherever_a_file_is_wrong_or_ends_it_is_loaded_or_refused(checkpoint):
     ({f"module.{name}": NET[name] for name in NET}, ["Missing key(s)", '"module.conv1.weight", '])])
 def test_another_network_is_refused_with_a_few_of_the_keys_that_differ(few, saved, words):
     torch.save(saved, "other.pth")
-    assert len(refused("other.pth", "has other names or shapes than this LeNet5: ", *words)) < 400
+    assert len(refused("other.pth", "this LeNet5: ", *words)) < 400
 
 
 def test_code_hidden_in_a_checkpoint_is_not_run(few):

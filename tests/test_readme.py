@@ -22,6 +22,7 @@ import lenet5
 import train
 from conftest import ROOT, edited
 from test_copies import TABLE, image_folder
+from test_referee import refereed
 
 read = lambda name: Path(ROOT, name).read_text(encoding="utf-8")
 README = read("README.md")
@@ -40,9 +41,6 @@ def block(words, language="python"):
     """The only block with these words in it."""
     found, = (text for text in blocks(language) if words in text)
     return found
-
-
-assert len(blocks("python")) == 32  # a test below runs each one, or applies it
 
 
 def section(heading):
@@ -77,10 +75,15 @@ def edited_lenet5(lines):
 
 # ---- Commands, names and links ---------------------------------------------------------------
 
-def test_it_begins_with_one_command_to_install_and_train_and_one_to_test():
+def test_it_begins_with_a_command_that_installs_what_the_scripts_import_and_one_that_tests():
     install, test, *_ = (text for text in blocks() if re.match("pip|python", text))
     assert install == "pip install torch torchvision pytest && python train.py"
     assert test == "python -m pytest"
+    allowed = {*sys.stdlib_module_names, "torch", "torchvision", "PIL"}  # torchvision brings PIL
+    for name in ("lenet5", "data", "evaluate", "train"):  # none imports one that comes later
+        imports = set(re.findall(r"^(?:import|from) (\w+)", read(f"{name}.py"), re.M))
+        assert read(f"{name}.py").isascii() and imports <= allowed
+        allowed.add(name)
 
 
 @pytest.mark.parametrize("main, end, n", [(train.main, "run_seeds", 22), (evaluate.main, "run", 5)])
@@ -99,18 +102,18 @@ def test_every_flag_exists(capsys):
     for main in (train.main, evaluate.main):
         with pytest.raises(SystemExit):
             main(["--help"])
-    there = re.findall(r"--[\w-]+", capsys.readouterr().out)
-    others = {"--race", "--index-url"}  # benchmark.py's and pip's
-    assert others < set(re.findall(r"[ `](--\w[\w-]+)", README)) <= {*there} | others
+    there = {*re.findall(r"--[\w-]+", capsys.readouterr().out)}
+    there |= {"--race", "--mine", "--index-url"}  # of benchmark.py, pytest and pip
+    assert {*re.findall(r"[ `](--\w[\w-]+)", README)} <= there
+
 
 
 def test_every_function_and_test_that_it_names_exists():
     files = [*SCRIPTS, *Path(ROOT).glob("tests/*.py")]
     there = set(re.findall(r"^ *(?:def|class) (\w+)", "\n".join(map(read, files)), re.M))
-    # Python's, PyTorch's and torchvision's
-    there |= set("iter next enumerate state_dict make_grid ToTensor backward zero_grad".split())
+    elsewhere = {*"iter next enumerate state_dict make_grid ToTensor backward zero_grad".split()}
     named = re.findall(r"`(?=\w+\(\)`|test_|\w+_by_hand)(\w+)", README)
-    assert {*named} <= there and len({*named}) > 20
+    assert {*named} <= there | elsewhere and len({*named}) > 20
 
 
 def test_every_link_inside_the_readme_leads_to_a_heading_and_the_contents_count_right():
@@ -119,14 +122,6 @@ def test_every_link_inside_the_readme_leads_to_a_heading_and_the_contents_count_
     links = re.findall(r"\]\(#([^)]+)\)", README)
     assert {*links} <= slugs and len(links) > 40
     assert f"{len(TABLE)} functions and classes" in README
-
-
-def test_the_scripts_are_plain_ascii_need_what_is_installed_and_import_one_way():
-    installed, there = {*sys.stdlib_module_names, "torch", "torchvision", "PIL"}, []
-    for name in ("lenet5", "data", "evaluate", "train"):
-        imports = {*re.findall(r"^(?:import|from) (\w+)", read(f"{name}.py"), re.M)} - installed
-        assert read(f"{name}.py").isascii() and imports <= {*there}
-        there += [name]
 
 
 TUTORIAL = re.findall(r"^`(.+)` \| `(\w+\.py)`: `(\w+)` \| ?(.*)$", README, re.M)
@@ -173,8 +168,8 @@ def test_each_quoted_line_is_one_that_the_scripts_print_today(few, monkeypatch, 
     benchmark.training(few[0], few[0], few[0])
     benchmark.predicting(few[1], few[1])
     printed = shapes(capsys.readouterr().out.splitlines())
-    # The summary of several runs has a test of its own, in homework 6.
-    quoted = [text for text in blocks() if not re.match("pip|python|validation", text)]
+    # What begins with a number, y or validation has a test of its own.
+    quoted = [text for text in blocks() if not re.match(r"pip|python|\d|y\[|validation", text)]
     assert len(quoted) == 7 and shapes("\n".join(quoted).splitlines()) - {"..."} <= printed | {""}
 
 
@@ -279,6 +274,7 @@ def test_the_class_in_chapter_3_is_the_one_in_lenet5_py():
 
 CHAPTERS = {1: "torchvision.datasets import CIFAR10", 2: "dataiter", 3: "class LeNet5",
             "loss": "(0)  # again", 4: "net.train()", 5: "trained = LeNet5()"}
+assert len(blocks("python")) == 33  # a test runs each one as it stands, or applies it to a script
 
 
 @pytest.fixture
@@ -331,13 +327,6 @@ def test_a_network_with_batchnorm_gets_a_table_and_a_rate_of_ones_own_falls_to_0
 
 
 # ---- Homework, by its number -----------------------------------------------------------------
-
-def test_the_convolutions_have_few_of_the_parameters_and_do_most_of_the_work(images):
-    rows = lenet5.trace(lenet5.LeNet5(), images)
-    share = lambda column: round(100 * (column[1] + column[4]) / sum(column))  # conv1 and conv2
-    assert (f"hold {share([row.parameters for row in rows])} % of the parameters and do "
-            f"{share([row.multiply_adds for row in rows])} % of the work") in ONE_LINE
-
 
 def test_1_with_a_kernel_of_3_pixels_table_and_error_are_those_of_the_answer(images, capsys):
     lines = block("nn.Conv2d(6, 16, 3)").splitlines()
@@ -435,8 +424,7 @@ def test_5_the_example_on_paper_is_what_autograd_says(capsys):
     assert f"with `w1 = 1.01` the loss is {(2 * (1.01 * 2 + 1) - 5) ** 2:.4f}" in README
 
 def test_3_and_5_the_answers_agree_with_autograd():
-    """The blocks assert, themselves."""
-    run(block("def tanh("), {})
+    run(block("def tanh("), {})  # the blocks assert, themselves
     check, names = block("y.backward(dy)"), run(block("stride=1):"), {})
     run(check, {})
     check = check.replace("conv_backward, zeros_like", "zeros_like")
@@ -525,7 +513,7 @@ def test_the_two_lines_that_spoil_the_training_set(few, k):
     names["run"] = lambda *args: seen.append(args[3].dataset[:][1]) or ([(1, 50, 1, 50)], 1)
     names["main"](ONE_EPOCH)
     assert (seen[0].diff() >= 0).all() == (k == 0)  # the first line sorts, the second shuffles
-    assert seen[0].bincount().tolist() == [40] * 10
+    assert not torch.equal(seen[0], few[0][:][1]) and seen[0].bincount().tolist() == [40] * 10
 
 
 @pytest.mark.parametrize("another", [False, True])
@@ -546,7 +534,11 @@ def test_a_mean_lies_between_its_lowest_and_its_highest_run():
     assert all(float(low) <= float(mean) <= float(high) for mean, low, high in rows)
 
 
-def test_the_text_has_the_numbers_of_the_tables():
+def test_the_text_has_the_numbers_of_the_tables(images):
+    rows = lenet5.trace(lenet5.LeNet5(), images)
+    share = lambda column: round(100 * (column[1] + column[4]) / sum(column))  # conv1 and conv2
+    assert (f"hold {share([row.parameters for row in rows])} % of the parameters and do "
+            f"{share([row.multiply_adds for row in rows])} % of the work") in ONE_LINE
     none = re.search(r"^none \| .+ \| .+ \| ([\d.]+ to [\d.]+) % \|", README, re.M)[1]
     assert re.findall(rf"^\| (\S+) \| .*\({none}\)", README, re.M) == ["ReLU", "cross-entropy"]
     _, mean, low, high, _ = ROWS[2]  # rung 3 is setting 3
@@ -560,8 +552,7 @@ def test_the_text_has_the_numbers_of_the_tables():
     assert f"can never be below {lowest:.3f}" in README
 
 
-def test_the_block_for_photos_of_ones_own_trains(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_block_for_photos_of_ones_own_trains(few, capsys):
     for part in ("train", "test"):
         image_folder(os.path.join("photos", part))
     image, _ = run(block("ImageFolder"), {})["trainset"][3]
@@ -575,13 +566,22 @@ def test_training_goes_on_from_a_checkpoint_and_a_frozen_layer_keeps_its_weights
     code = block('"cifar_net.pth", map_location') + "\n" + block("requires_grad = False")
     net = run(code, {"torch": torch, "LeNet5": lenet5.LeNet5})["net"]
     assert same(net, "cifar_net.pth")
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    train.train(net, [few[0][:4]], nn.CrossEntropyLoss(), optimizer)
+    train.train(net, [few[0][:4]], nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=1))
     kept = [name for name, value in net.state_dict().items() if torch.equal(value, saved[name])]
     assert kept == ["conv1.weight", "conv1.bias"]
 
 
-def test_the_lines_of_take_it_apart_compare_a_convolution_of_ones_own():
+def test_write_it_yourself_shows_each_loop_as_it_is_and_what_is_printed_of_the_first(tmp_path):
+    loop = r"(\w+_(?:by_hand|backward)\(.+?\))"
+    shown = re.findall(rf"^`{loop}` \|", README, re.M)
+    assert sorted(shown) == sorted(re.findall(rf"^def {loop}:", read("lenet5.py"), re.M))
+    printed, _ = refereed(tmp_path, block("# your turn"), "-x")
+    for words in ("numbers differ", "loops are yours"):
+        assert f"{block(words, '')}\n" in printed
+
+
+
+def test_its_last_block_compares_a_convolution_of_ones_own():
     tensors = lambda *lists: (torch.tensor(each, dtype=torch.float64) for each in lists)
     mine = lambda x, w, b, **flags: F.conv2d(*tensors([x], w, b), **flags)[0].tolist()
     run(block("my_conv("), {"my_conv": mine})

@@ -256,9 +256,10 @@ def test_log_and_title_name_each_changed_setting(quick, monkeypatch, capsys, fla
 def test_mirror_is_named_beside_each_result(quick, monkeypatch, capsys):
     titles, name = [], "CIFAR-10 (with the mirror image)"
     monkeypatch.setattr(train, "draw_curve", lambda history, title, *args: titles.append(title))
-    run("--mirror")
-    assert titles == [f"LeNet-5 on {name}, seed 0, 1 epoch, mini-batches of 50"]
-    assert f"\ntest accuracy on {name}: 100.0 %\n" in capsys.readouterr().out
+    train.main([*QUICK, "--mirror", "--runs", "2"])
+    printed, start = capsys.readouterr().out, f"LeNet-5 on {name}, seed"
+    assert titles == [f"{start} {seed}, 1 epoch, mini-batches of 50" for seed in (0, 1)]
+    assert ", seed 1, on cpu\n" in printed and f"test accuracy on {name}: 100.0, 100.0 %" in printed
 
 
 def results(monkeypatch, *results):
@@ -268,8 +269,7 @@ def results(monkeypatch, *results):
     monkeypatch.setattr(train, "run", lambda *args: next(left))
 
 
-def test_the_last_lines_of_several_runs_have_each_accuracy_mean_deviation_lowest_and_highest(
-        few, monkeypatch, capsys):
+def test_the_last_lines_of_several_runs_have_each_result_and_the_mean(few, monkeypatch, capsys):
     results(monkeypatch, (61.0, 10.0, 50.0), (60.0, 20.0, 50.0), (65.0, 30.0, 50.0))
     train.main([*QUICK, "--runs", "3", "--seed", "2", "--lr", "0.02"])
     assert capsys.readouterr().out.endswith("""
@@ -445,7 +445,7 @@ def test_a_curve_that_cannot_be_written_later_is_a_line_in_the_log(few, monkeypa
     check = train.checkpoint_path
     monkeypatch.setattr(train, "checkpoint_path", lambda *args: (check(*args), os.mkdir(name))[0])
     assert same(run("--epochs", "2"), plain_epochs(few[0], epochs=2))
-    assert re.findall(rf"^The curve can't be written: .*{name}.*\nepoch 2: ", capsys.readouterr().out, re.M)
+    assert re.search(f"\nThe curve can't be written: .*{name}.*\nepoch 2", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("module, function", [(train, "predict"), (torch, "save"), (os, "replace")])
