@@ -305,8 +305,9 @@ def time_limit():
 def find_dataset(args):
     """What --dataset says; for auto "cifar10", or "stripes" if CIFAR-10 can't be had."""
     dataset = "cifar10" if args.dataset == "auto" else args.dataset
-    there = os.path.isdir(os.path.join(args.data_dir, CIFAR10.base_folder))
-    if args.dataset == "auto" and not there:  # what is there, and damaged, is for load() to mend
+    # What is there, and damaged, is for load() to mend.
+    folder = os.path.expanduser(args.data_dir).partition(CIFAR10.base_folder)[0]
+    if args.dataset == "auto" and not os.path.isdir(os.path.join(folder, CIFAR10.base_folder)):
         try:
             download(args.data_dir)
         except UserError as error:

@@ -100,7 +100,7 @@ def test_the_name_of_a_class_is_the_angle_of_its_stripes(stripes):
 def grey(request, tmp_path, monkeypatch):
     """(a word for --dataset, the folder of its files): twice 40 made-up images, and MD5s to fit."""
     monkeypatch.chdir(tmp_path)
-    raw = write_mnist("data", data.DATASETS[request.param].source.__name__, n=40)
+    raw = write_mnist("data", {"mnist": "MNIST", "fashion": "FashionMNIST"}[request.param], n=40)
     sets = [data.DATASETS[request.param].source("data", train=train_set) for train_set in (1, 0)]
     md5 = [hashlib.md5(each.data.numpy().tobytes() + bytes(each.targets.tolist())) for each in sets]
     monkeypatch.setitem(data.GREY_MD5, request.param, [each.hexdigest() for each in md5])

@@ -182,6 +182,14 @@ def test_it_ends_with_a_sentence_and_never_with_stripes_unasked(there, capsys, d
     assert "STRIPES" not in capsys.readouterr().out and there.asked
 
 
+@pytest.mark.parametrize("named", ["data/cifar-10-batches-py", "data/cifar-10-batches-py/", "~/data"])
+def test_a_damaged_file_is_no_reason_for_stripes_however_the_folder_is_named(
+        there, monkeypatch, named):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path.replace("~", os.getcwd()))
+    os.truncate("data/cifar-10-batches-py/data_batch_3", 10)
+    assert find("auto", named) == "cifar10" and there.asked == []  # load() then ends with an error
+
+
 def test_auto_falls_back_on_stripes_if_there_is_no_file_and_no_address_sends_it(server, capsys):
     server.use("404", "html")
     assert find("auto", "elsewhere") == "stripes"
