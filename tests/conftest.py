@@ -128,8 +128,10 @@ def pytest_unconfigure(config):
     for name, value in config.ours.items():
         setattr(lenet5, name, value)
     if getattr(config, "own", None) is not None:
-        agree = [name for name in config.own if config.verdicts.get(name) == {True}]
-        differ = [name for name in config.own if False in config.verdicts.get(name, ())]
-        print(f"{len(agree)} of {len(LOOPS)} loops are yours and agree with PyTorch"
-              + f": {', '.join(agree)}" * bool(agree)
-              + f"; not yet {', '.join(differ)}" * bool(differ))
+        yours = [name for name in LOOPS if name in config.own]
+        kinds = {"right": [name for name in yours if config.verdicts.get(name) == {True}],
+                 "not yet": [name for name in yours if False in config.verdicts.get(name, ())],
+                 "not tested": [name for name in yours if name not in config.verdicts],
+                 "not known": [name for name in config.own if name not in config.ours]}
+        print(f"{len(kinds['right'])} of {len(LOOPS)} loops are yours and agree with PyTorch",
+              *(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names), sep="; ")
