@@ -6,6 +6,7 @@ tests the functions in my_loops.py in place of lenet5.py's of the same name. The
 in which one would write them; -k relu tests those with relu in their name only.
 """
 import copy
+import inspect
 
 import pytest
 import torch
@@ -30,6 +31,8 @@ def difference(name, by_hand, by_torch):
     """Where a result by hand first differs from PyTorch's, as a sentence; "" if it does not."""
     if by_hand is None:
         return f"{name} is None: a return is missing"
+    if isinstance(by_hand, torch.Tensor):
+        return f"{name} is a tensor: numbers in lists are wanted"
     shape = shape_of(by_hand)
     if shape is None:
         return f"{name} is no table of numbers, of shape {tuple(by_torch.shape)}: {by_hand!r:.200}"
@@ -48,11 +51,13 @@ def difference(name, by_hand, by_torch):
 def agree(when="", **results):
     """Compare each result, (by hand, by PyTorch), and fail with one sentence if one differs."""
     problems = {name: difference(name, *pair) for name, pair in results.items()}
-    wrong = [problem for problem in problems.values() if problem]
-    right = [name for name, problem in problems.items() if not problem]
-    if wrong:
-        agreeing = f"; {' and '.join(right)} agree{'s' * (len(right) == 1)}" if right else ""
-        pytest.fail(when + wrong[0] + agreeing, pytrace=False)
+    first, *others = [name for name in problems if problems[name]] or [None]
+    right = [name for name in problems if not problems[name]]
+    if first:
+        sentence = when + problems[first]
+        sentence += f"; {' and '.join(others)} differ, too" if others else ""
+        sentence += f"; right: {' and '.join(right)}" if right else ""
+        pytest.fail(sentence, pytrace=False)
 
 
 def unchanged(function, *args, but=()):
@@ -62,7 +67,8 @@ def unchanged(function, *args, but=()):
     result = function(*args)
     for k, (old, new) in enumerate(zip(before, args)):
         if k not in but and old != new:
-            pytest.fail(f"{function.__name__}() changed its argument number {k + 1}", pytrace=False)
+            name = [*inspect.signature(function).parameters][k]
+            pytest.fail(f"{function.__name__}() changed its argument {name}", pytrace=False)
     return result
 
 
