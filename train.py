@@ -156,8 +156,8 @@ def run_seeds(args):
     print_trace(trace(LeNet5(), trainset[:1][0]))
     results = []
     for seed, path in zip(seeds, paths):
-        print(f"\n{trainset.name}: {len(trainset):,} training images, seed {seed}, on {args.device}\n"
-              f"{args.length} {args.settings}".rstrip())
+        print(f"\n{trainset.name}: {len(trainset):,} training images, seed {seed}, "
+              f"on {args.device}\n{args.length} {args.settings}".rstrip())
         history, seconds = run(args, seed, path, trainloader, testloader)
         print(f"{seconds:.0f} s of training, {args.epochs * len(trainset) / seconds:,.0f} images/s")
         print(f"network: {path}\ncurve: {curve_path(path)}, its numbers: {curve_path(path, 'csv')}")
