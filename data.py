@@ -237,9 +237,9 @@ def grey(train, dataset, root):
             raise ValueError("images or labels of another set")
     except Exception as error:  # torchvision has no error of its own for a damaged file
         names = ", ".join(archive.removesuffix(".gz") for archive, _ in source.resources)
-        raise UserError(f"{name} can't be had ({type(error).__name__}: {error}). Try again later, "
-                        f"or put {names} into {os.path.join(root, source.__name__, 'raw')}; "
-                        "delete a damaged one first.")
+        cause = " ".join(f"{type(error).__name__}: {error}".split())  # of one line
+        raise UserError(f"{name} can't be had ({cause}). Try again later, or put {names} into "
+                        f"{os.path.join(root, source.__name__, 'raw')}; delete a damaged one.")
     pixels = F.pad(pixels, (2, 2, 2, 2))                   # (N, 32, 32), with a black border
     return pixels[:, None].expand(-1, 3, -1, -1), labels  # (N, 3, 32, 32), three equal channels
 

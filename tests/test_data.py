@@ -147,7 +147,7 @@ def test_a_wrong_or_damaged_file_is_one_sentence(grey, monkeypatch, file, damage
     assert message.startswith(f"{data.DATASETS[word].name} can't be had (")
     assert message.endswith(
         "). Try again later, or put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-"
-        f"idx3-ubyte, t10k-labels-idx1-ubyte into {raw}; delete a damaged one first.")
+        f"idx3-ubyte, t10k-labels-idx1-ubyte into {raw}; delete a damaged one.")
     assert limits == ({data.TIMEOUT} if damage == "missing" else set())
 
 
