@@ -221,7 +221,7 @@ def like_grey(image, dataset, path):
     # Light on paper is seldom even: at a pixel, the paper is about as bright as the brightest pixel
     # of its row, times that of its column, over that of all. Ink is darker than that.
     paper = pixels.amax(1, keepdim=True) * pixels.amax(0, keepdim=True) / high.clamp(min=1)
-    ink = 1 - pixels / paper.clamp(min=1) if negative else (pixels - low) / 255
+    ink = (1 - pixels / paper.clamp(min=1)).clamp(min=0) if negative else (pixels - low) / 255
     if ink.max() < 0.08:
         raise data.UserError(f"{path!r} shows nothing: its greys are {low:.0f} to {high:.0f}.")
     if image.size == (28, 28) and not negative:
@@ -504,7 +504,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 # that and run code all the same (CVE-2025-32434), up to 2.9 it can damage memory and perhaps run
 # code (CVE-2026-24747): there, open no file that you do not trust.
 FILE_ERRORS = (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError,
-               ValueError)
+               ValueError, AssertionError)
 
 
 def problem(path, error):
