@@ -451,7 +451,8 @@ def test_5_one_weights_life_is_the_formula_line_by_line(few, capsys):
     lines = block("  gradient  ", "").splitlines()
     run(block("watched = "), {})
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == lines[0] and [*map(len, printed)] == [*map(len, lines)] and len(lines) == 11
+    assert printed[0] == lines[0] and len(lines) == 11
+    assert [*map(len, printed)] == [*map(len, lines)]
     rows = [[float(number) for number in line.split()] for line in lines[1:]]
     for (value, _, buffer, step), (then, gradient, kept, _) in zip(rows, rows[1:]):
         assert kept == pytest.approx(0.9 * buffer + gradient, abs=2e-5)
@@ -498,6 +499,17 @@ def test_6_the_quoted_summary_is_what_the_first_command_prints(capsys):
     assert f"standard error {deviation:.3f} / 1.732 = {error:.2f}." in ONE_LINE
 
 
+def test_6_the_rule_is_wrong_once_in_twenty_times_and_with_unequal_spreads_once_in_ten():
+    torch.manual_seed(0)
+    assert "$$2.8 \\sqrt" in README and "the factor is 2.4, for five 2.3." in ONE_LINE
+    for n, factor, spread, chance in ((3, 2.8, 1, 0.05), (4, 2.4, 1, 0.05), (5, 2.3, 1, 0.05),
+                                      (3, 2.8, 10, 0.1)):
+        one, other = torch.randn(100_000, n), torch.randn(100_000, n) * spread
+        error = ((one.var(1) + other.var(1)) / n).sqrt()
+        beyond = ((one.mean(1) - other.mean(1)).abs() > factor * error).double().mean()
+        assert beyond == pytest.approx(chance, abs=0.005)
+
+
 @pytest.mark.parametrize("words", ["xavier_uniform_", "zeros_(parameter)"])
 def test_6_the_lines_for_initial_weights_stand_after_the_network(few, images, words):
     names, seen = edit("train", {"    net = LeNet5()": "LINE\n" + block(words)}), []
@@ -523,6 +535,9 @@ def test_7_the_matrix_is_printed_so_and_agrees_with_the_accuracies(capsys):
     assert f"{plane} of {called}, {100 * plane / called:.1f} %.)" in ONE_LINE
     for k, name in enumerate(data.CLASSES):
         assert re.search(rf"^ +{name} +{matrix[k, k] / 10:.1f} %$", README, re.M)
+    darkest = (matrix - matrix.diag().diag()).flatten().argsort(descending=True)[:3].tolist()
+    names = {f"{data.CLASSES[k % 10]} for {data.CLASSES[k // 10]}" for k in darkest}
+    assert {*re.findall(r"\w+ for \w+(?=,| and| are)", IMAGES["confusion"])} == names
 
 
 def test_9_a_negative_is_minus_x(few, capsys):
@@ -554,7 +569,7 @@ def test_10_each_target_has_the_command_that_was_measured():
         assert args.settings.replace("0.0005", "0.002") == rung.settings
 
 
-def test_11_the_first_row_is_frozen_and_the_others_need_the_block_without_its_loop(few, monkeypatch):
+def test_11_without_its_loop_or_with_the_trap_the_block_says_that_conv1_moved(few, monkeypatch):
     ours = data.load
     monkeypatch.setattr(data, "load", lambda train, dataset: ours(train))
     torch.save(lenet5.LeNet5().state_dict(), "mnist_net_seed0.pth")
@@ -564,8 +579,7 @@ def test_11_the_first_row_is_frozen_and_the_others_need_the_block_without_its_lo
     trap = "layer.requires_grad = False\n"  # what the text warns of
     with pytest.raises(AssertionError, match="conv1.weight"):
         run(re.sub(r"for parameter in .+\n.+\n", trap, code), {})
-    right = "layer.requires_grad_(False)\n"
-    run(re.sub(r"for parameter in .+\n.+\n", right, code), {})
+    run(re.sub(r"for parameter in .+\n.+\n", "layer.requires_grad_(False)\n", code), {})
 
 
 # ---- If it does not learn, other data, and all tables ----------------------------------------
