@@ -180,7 +180,7 @@ def test_each_quoted_line_is_one_that_the_scripts_print_today(few, monkeypatch, 
     assert len(quoted) == 8 and shapes("\n".join(quoted).splitlines()) - {"..."} <= printed | {""}
 
 
-LOG = block("\nepoch 1: ", "")
+LOG = block("\nepoch 8: ", "")
 EPOCH = r"^epoch \d: test accuracy (\S+) %, loss (\S+); training (\S+) %, (\S+); \d+ s left$"
 # As train.py has it: (training loss, training accuracy, test loss, test accuracy) for each epoch.
 HISTORY = [tuple(map(float, epoch[::-1])) for epoch in re.findall(EPOCH, LOG, re.M)]
@@ -395,7 +395,7 @@ def test_2_what_gains_and_how_much_is_what_the_table_says():
     nothing, loss = table["nothing"]
     for name in ("augmentation", "early stopping", "weight decay"):
         gains = rf"{name}[^,:;]* gains {table[name][0] - nothing:.1f} points"
-        assert re.search(gains, section("### Homework 2:"), re.I), name
+        assert re.search(gains, ONE_LINE, re.I), name
     assert f"lowers the validation loss from {loss} to {table['weight decay'][1]}" in ONE_LINE
 
 
@@ -602,6 +602,20 @@ def test_the_lines_around_a_step_show_whether_it_reaches_the_network(few, capsys
     names["main"](ONE_EPOCH)
     steps = re.findall(r"^[\d.e-]+$", capsys.readouterr().out, re.M)
     assert len(steps) == 8 and all((float(step) == 0) == another for step in steps)
+
+
+def test_each_log_to_diagnose_has_the_lines_of_a_run_and_its_answer_the_numbers():
+    logs = [text for text in blocks() if text.startswith("3 epochs")]
+    for log in logs:
+        head, *epochs = log.splitlines()
+        flags = head.replace("epochs, mini-batches of", "--batch-size")
+        args = benchmark.arguments(f"--epochs {flags}")
+        assert f"{args.length} {args.settings}".strip() == head
+        assert [len(re.findall(EPOCH, line)) for line in epochs] == [1] * args.epochs
+    accuracy, loss = re.search(r"([\d.]+ %) right with a loss of ([\d.]+\d),", ONE_LINE).groups()
+    assert len(logs) == 3 and f"training {accuracy}, {loss}; 0 s left" in logs[0]
+    first, percent, _, _ = HISTORY[0]
+    assert f"the log of chapter 4 has {percent} % with {first:.3f}." in ONE_LINE
 
 
 def test_a_mean_lies_between_its_lowest_and_its_highest_run():
