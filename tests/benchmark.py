@@ -175,7 +175,7 @@ def predicting(to_tensor, ours):
     one, two = (statistics.median(seconds(our_predict, LeNet5(), ours, mirror) for _ in range(5))
                 for mirror in (False, True))
     print(f"\npredicting the 10,000 test images: the tutorial's loop {tutorial:.1f} s, "
-          f"ours {one:.2f} s, ratio {tutorial / one:.0f}; "
+          f"ours {one:.2f} s, ratio {tutorial / one:.0f}\n"
           f"with the mirror image {two:.2f} s, {two / one:.1f} times ours")
 
 

@@ -25,7 +25,7 @@ def read(path):
     Time is in epochs of the tutorial's own loop. The last row is the first again, as slow as there.
     """
     with open(path, encoding="utf-8") as file:
-        rows = re.findall(ROW, file.read(), re.M)
+        rows = re.findall(ROW, file.read().replace("&nbsp;", " "), re.M)
     (_, epochs, *same, _), *_ = rows
     rows.append(("the tutorial's own loop", None, *same, epochs))
     return [(re.sub(r" \||\*\*", "", name), *map(float, numbers)) for name, _, *numbers in rows]
