@@ -403,7 +403,7 @@ def draw_confusion(matrix, classes, name, path=None):
             x, y, percent = 140 + 84 * j, 106 + 50 * i, percents[i, j].item()
             shade = round(255 - 200 * min(1, percent / darkest))
             draw.rectangle((x, y, x + 82, y + 48), (shade, shade, 255 if i != j else shade))
-            ink = "white" if shade < 140 else "black"
+            ink = "white" if shade < 100 else "black"
             draw.text((x + 41, y + 24), f"{percent:.1f}", ink, font_size=18, anchor="mm")
     return data.save_png(sheet, path)
 

@@ -27,7 +27,7 @@ def read(path):
     with open(path, encoding="utf-8") as file:
         rows = re.findall(ROW, file.read().replace("&nbsp;", " "), re.M)
     (_, epochs, *same, _), *_ = rows
-    rows.append(("the tutorial's own loop", None, *same, epochs))
+    rows.append(("pytorch.org's own code", None, *same, epochs))
     return [(re.sub(r" \||\*\*", "", name), *map(float, numbers)) for name, _, *numbers in rows]
 
 
@@ -60,7 +60,7 @@ def draw(rows):
         for end in (lowest, highest):
             pen.line((x - 10, row_of(end), x + 10, row_of(end)), color, width=4)
         pen.ellipse((x - 9, y - 9, x + 9, y + 9), color)
-        for anchor, dx, dy in (("lm", 20, 0), ("rm", -20, 0), ("lm", 20, 34), ("rm", -20, 34)):
+        for anchor, dx, dy in (("lm", 20, 0), ("rm", -20, 0), ("rm", -20, -36), ("rm", -20, 34)):
             box = pen.textbbox((x + dx, y + dy), name, font_size=30, anchor=anchor)
             free = all(box[2] < b[0] or b[2] < box[0] or box[3] < b[1] or b[3] < box[1]
                        for b in taken)
