@@ -392,7 +392,7 @@ def draw_confusion(matrix, classes, name, path=None):
     """
     percents = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     darkest = max(1, *(percents - percents.diag().diag()).flatten().tolist())
-    sheet = Image.new("RGB", (140 + 84 * len(classes), 116 + 50 * len(classes)), "white")
+    sheet = Image.new("RGB", (max(470, 140 + 84 * len(classes)), 116 + 50 * len(classes)), "white")
     draw = ImageDraw.Draw(sheet)
     heading = f"{name}: percent of each row\nrow: what the image is, column: what the network says"
     draw.text((8, 8), heading, "black", font_size=18)
@@ -513,8 +513,8 @@ def problem(path, error):
         flags = {known.checkpoint: flag for flag, known in data.DATASETS.items()}
         hints = [f" {name} is there: add --dataset {flags[name]}." for name in flags
                  if path in flags and os.path.exists(name)]
-        made_by = f"--dataset {flags[path]}" if path in flags else f"--checkpoint {path}"
-        return f"is not there. python train.py {made_by} makes one." + "".join(hints)
+        flag = f"--dataset {flags[path]}" if path in flags else "its --dataset and --checkpoint"
+        return f"is not there. python train.py with {flag} makes one." + "".join(hints)
     if isinstance(error, OSError) and error.filename:
         return f"can't be read: {error.strerror}."
     lines = [repr(line.strip())[1:-1][:150] for line in str(error).splitlines()]  # all printable

@@ -516,7 +516,7 @@ def refused(path, *parts):
 
 
 def test_a_checkpoint_that_is_not_there_or_cannot_be_read(checkpoint):
-    assert refused("nowhere.pth").endswith("python train.py --checkpoint nowhere.pth makes one.")
+    assert refused("nowhere.pth").endswith("with its --dataset and --checkpoint makes one.")
     refused("mnist_net.pth", "mnist makes one. stripes_net.pth is there: add --dataset stripes.")
     os.mkdir("folder.pth")
     refused("folder.pth", "can't be read: ")
