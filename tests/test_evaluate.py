@@ -200,6 +200,7 @@ def test_confusion_png_has_percents_the_worst_mistake_as_dark_as_the_diagonal(dr
     assert inks[:6] == ["white", "white", "black", "black", "white", "white"]
     assert [at for at, text, _ in drawn if text == "cat"] == [(130, 181), (266, 90)]
     perfect = evaluate.draw_confusion(torch.eye(2), ("cat", "dog"), "a name")  # no mistake at all
+    assert pil_to_tensor(perfect)[:, :60, -5:].min() == 255  # the heading is whole
     assert [perfect.getpixel((145 + 84 * j, 110))[0] for j in (0, 1)] == [55, 255]
 
 
