@@ -81,6 +81,7 @@ def edited_lenet5(lines):
 
 # ---- Commands, names and links ---------------------------------------------------------------
 
+
 def test_it_begins_with_a_command_that_installs_what_the_scripts_import_and_one_that_tests():
     install, test, *_ = (text for text in blocks() if re.match("pip|python", text))
     assert install == "pip install torch torchvision pytest && python train.py"
@@ -111,7 +112,6 @@ def test_every_flag_exists(capsys):
     there = {*re.findall(r"--[\w-]+", capsys.readouterr().out)}
     there |= {"--race", "--mine", "--index-url"}  # of benchmark.py, pytest and pip
     assert {*re.findall(r"[ `](--\w[\w-]+)", README)} <= there
-
 
 
 def test_every_function_and_test_that_it_names_exists():
@@ -273,6 +273,7 @@ def test_ladder_png_has_the_bars_of_the_table():
 
 # ---- The tutorial: its blocks as they stand --------------------------------------------------
 
+
 def test_the_class_in_chapter_3_is_the_one_in_lenet5_py():
     one, two = (node for text in (block("class LeNet5"), read("lenet5.py"))
                 for node in ast.parse(text).body if getattr(node, "name", "") == "LeNet5")
@@ -364,6 +365,7 @@ def test_after_every_other_block_twice_chapters_4_and_5_go_on_with_their_network
 
 
 # ---- Homework, by its number -----------------------------------------------------------------
+
 
 def test_1_with_a_kernel_of_3_pixels_table_and_error_are_those_of_the_answer(images, capsys):
     lines = block("nn.Conv2d(6, 16, 3)").splitlines()
@@ -473,6 +475,7 @@ def test_5_the_example_on_paper_is_what_autograd_says(capsys):
         assert {eval(part, values) for part in parts.split(" = ")} == {values[name]}
     assert len(cells) == 12
     assert f"with `w1 = 1.01` the loss is {(2 * (1.01 * 2 + 1) - 5) ** 2:.4f}" in README
+
 
 def test_3_and_5_the_answers_agree_with_autograd():
     run(block("def tanh("), {})  # the blocks assert, themselves
@@ -665,7 +668,6 @@ def test_write_it_yourself_shows_each_loop_as_it_is_and_what_is_printed_of_the_f
     printed, _ = refereed(tmp_path, block("# your turn"), "-x")
     for words in ("numbers differ", "loops are yours"):
         assert f"{block(words, '')}\n" in printed
-
 
 
 def test_its_last_block_compares_a_convolution_of_ones_own():
