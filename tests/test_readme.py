@@ -59,6 +59,13 @@ def my_conv(x, weight, bias, **flags):
     return F.conv2d(x[None], weight, bias, **flags)[0].tolist()
 
 
+def write_settings():
+    """Two epochs of five settings with three seeds, as train.py --checkpoint setting1.pth does."""
+    for k, seed in [(k, seed) for k in range(1, 6) for seed in range(3)]:
+        rows = f"epoch,validation accuracy\n1,4{k}.5\n2,5{k}.{seed}\n"
+        Path(f"setting{k}_seed{seed}_curve.csv").write_text(rows)
+
+
 def same(net, path):
     saved = torch.load(path, weights_only=True)
     return all(torch.equal(value, saved[name]) for name, value in net.state_dict().items())
@@ -210,9 +217,7 @@ def test_each_picture_has_a_text_and_the_size_that_todays_code_draws(few):
     assert all(len(text) > 30 for text in IMAGES.values())
     torch.manual_seed(0)
     torch.save(lenet5.LeNet5().state_dict(), "cifar_net.pth")
-    for k, seed in [(k, seed) for k in range(1, 6) for seed in range(3)]:
-        with open(f"setting{k}_seed{seed}_curve.csv", "w") as file:
-            file.write(f"epoch,validation accuracy\n1,4{k}.5\n2,5{k}.{seed}\n")
+    write_settings()
     for name in ("first_image", "activations", "negatives", "settings"):
         names = run(block(f"{name}.png"), {})
     assert names["means"] == pytest.approx([45.5, 55.1])  # of 55.0, 55.1 and 55.2 in epoch 2
@@ -340,8 +345,7 @@ def test_after_every_other_block_twice_chapters_4_and_5_go_on_with_their_network
         image_folder(os.path.join("photos", part))
     for path in ("cifar_net.pth", "mnist_net.pth"):
         torch.save(names["net"].state_dict(), path)
-    for k, seed in [(k, seed) for k in range(1, 6) for seed in range(3)]:
-        Path(f"setting{k}_seed{seed}_curve.csv").write_text("epoch,validation accuracy\n1,50\n")
+    write_settings()
     ours = data.load
     monkeypatch.setattr(data, "load", lambda train=True, *_, **__: ours(train))  # for fashion, too
     monkeypatch.setattr("torchvision.datasets.MNIST", lambda root, train, download, transform: [
