@@ -59,6 +59,13 @@ def my_conv(x, weight, bias, **flags):
     return F.conv2d(x[None], weight, bias, **flags)[0].tolist()
 
 
+@pytest.fixture
+def clothes(few, monkeypatch):
+    """data.load() gives the few images as Fashion-MNIST, too."""
+    ours = data.load
+    monkeypatch.setattr(data, "load", lambda train=True, *_, **__: ours(train))
+
+
 def write_settings():
     """Two epochs of five settings with three seeds, as train.py --checkpoint setting1.pth does."""
     for k, seed in [(k, seed) for k in range(1, 6) for seed in range(3)]:
@@ -338,7 +345,7 @@ def test_a_network_with_batchnorm_gets_a_table(tutorial, capsys):
 
 
 def test_after_every_other_block_twice_chapters_4_and_5_go_on_with_their_network(
-        tutorial, few, monkeypatch, capsys):
+        tutorial, few, clothes, monkeypatch, capsys):
     """So no block of a notebook may give net, optimizer, trainset, ... to something else."""
     names, chapters = tutorial(1, 2, 3, "loss"), [block(words) for words in CHAPTERS.values()]
     for part in ("train", "test"):
@@ -346,8 +353,6 @@ def test_after_every_other_block_twice_chapters_4_and_5_go_on_with_their_network
     for path in ("cifar_net.pth", "mnist_net.pth"):
         torch.save(names["net"].state_dict(), path)
     write_settings()
-    ours = data.load
-    monkeypatch.setattr(data, "load", lambda train=True, *_, **__: ours(train))  # for fashion, too
     monkeypatch.setattr("torchvision.datasets.MNIST", lambda root, train, download, transform: [
         (transform(data.imshow(image[:1, 2:30, 2:30], scale=1)), label) for image, label
         in few[not train]])
@@ -502,8 +507,12 @@ def test_6_the_quoted_summary_is_what_the_first_command_prints(capsys):
     train.print_summary(args, "CIFAR-10", [], results)
     assert capsys.readouterr().out.strip() == quoted and len({*commands}) == 6
     deviation, error = statistics.stdev(runs), statistics.stdev(runs) / 3 ** 0.5
-    row = rf"^\| 1 \| .+ \| {deviation:.1f} \| .+ \| {min(runs)} \| {max(runs)} \|$"
-    assert re.search(row, text, re.M)
+    row = r"^\| (\d) \| .+ \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$"
+    rows = [[*map(float, row)] for row in re.findall(row, text, re.M)]
+    assert rows[0][:2] + rows[0][3:] == [1, round(deviation, 1), min(runs), max(runs)]
+    assert [row[0] for row in rows] == [1, 2, 3, 4, 5]
+    for _, spread, of_mean, _, _ in rows:  # both are rounded
+        assert of_mean == pytest.approx(spread / 3 ** 0.5, abs=0.035)
     assert f"standard error {deviation:.3f} / 1.732 = {error:.2f}." in ONE_LINE
 
 
@@ -578,17 +587,20 @@ def test_10_each_target_has_the_command_that_was_measured():
         assert args.settings.replace("0.0005", "0.002") == rung.settings
 
 
-def test_11_without_its_loop_or_with_the_trap_the_block_says_that_conv1_moved(few, monkeypatch):
-    ours = data.load
-    monkeypatch.setattr(data, "load", lambda train, dataset: ours(train))
-    torch.save(lenet5.LeNet5().state_dict(), "mnist_net.pth")
+def test_11_without_its_loops_it_trains_all_and_with_the_trap_it_says_that_conv1_moved(clothes):
+    saved = lenet5.LeNet5().state_dict()
+    torch.save(saved, "mnist_net.pth")
     code = block("transferred = load_checkpoint")
-    with pytest.raises(AssertionError, match="conv1.weight"):
-        run(re.sub(r"(?s)for layer in .+?\n(?=before)", "", code), {})
+    thawed = re.sub(r"(?s)for layer in .+?\n(?=before)", "", code)
     trap = "layer.requires_grad = False\n"  # what the text warns of
-    with pytest.raises(AssertionError, match="conv1.weight"):
-        run(re.sub(r"for parameter in .+\n.+\n", trap, code), {})
+    for wrong in (thawed, re.sub(r"for parameter in .+\n.+\n", trap, code)):
+        with pytest.raises(AssertionError, match="conv1.weight"):
+            run(wrong, {})
     run(re.sub(r"for parameter in .+\n.+\n", "layer.requires_grad_(False)\n", code), {})
+    thawed = re.sub(r"for name, value in trans.+\n.+\n", "", thawed)  # both loops left out
+    anew = re.sub(r"transferred = .+", "transferred = LeNet5()", thawed)
+    for names in (run(thawed, {}), run(anew, {"LeNet5": lenet5.LeNet5})):
+        assert not torch.equal(names["transferred"].conv1.weight, saved["conv1.weight"])
 
 
 # ---- If it does not learn, other data, and all tables ----------------------------------------
